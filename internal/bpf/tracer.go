@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bpf loads, attaches and reads our kernel programs. It turns kernel memory into Go values and knows cgroup ids,
+// but no containers.
+//
+// The programs are BTF-typed tracepoints (tp_btf) and iterators: no kprobe, no tracefs, no debugfs. They need Linux 5.12
+// with BTF (CONFIG_DEBUG_INFO_BTF), CAP_BPF and CAP_PERFMON. Each feature is loaded on its own; one that the kernel
+// refuses is off and says why, the others run.
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Names of the features, as Features gives them.
+const (
+	FeatureCgroupEvents = "cgroup_events" // CgroupEvents
+	FeatureNetwork      = "network"       // EachEdge
+	FeatureNetworkLive  = "network_live"  // EachEdge has the bytes of connections that are still open
+)
+
+// Options of a Tracer.
+type Options struct {
+	// LegacyController is the v1 controller by which containers are told apart, "" on a pure v2 host.
+	LegacyController string
+	// ProcRoot is where a proc file system is mounted; "" means /proc.
+	ProcRoot string
+	// Network counts TCP connections.
+	Network bool
+	// MaxEdges is the capacity of the table of edges; 0 keeps the default of the program.
+	MaxEdges uint32
+}
+
+// Tracer holds the loaded programs. Its methods are safe for concurrent use.
+type Tracer struct {
+	features []Feature
+	cgroups  *cgroupTracer // nil without FeatureCgroupEvents
+	tcp      *tcpTracer    // nil without FeatureNetwork
+}
+
+// Feature is a part of the Tracer and, if it is off, the reason.
+type Feature struct {
+	Name string
+	Err  error
+}
+
+// Stats are the losses of a Tracer and how full its tables are.
+type Stats struct {
+	EventsLost uint64 // cgroup events that did not fit in the ring buffer
+
+	Edges    int // entries in the table of edges at the last EachEdge
+	EdgesMax int // its capacity
+
+	EdgesFolded      uint64 // connections counted in an overflow edge because the table was full
+	EdgesUnaccounted uint64 // changes of connections lost because the overflow table was full too
+	Untracked        uint64 // connections lost because the kernel had no memory for their storage
+}
+
+// Open loads what the kernel takes. It does not fail: Features tells what is on. Close must be called.
+func Open(o Options) *Tracer {
+	t := &Tracer{}
+	var err error
+
+	t.cgroups, err = openCgroups(o)
+	t.add(FeatureCgroupEvents, err)
+	if !o.Network {
+		return t
+	}
+	t.tcp, err = openTCP(o)
+	t.add(FeatureNetwork, err)
+	if err == nil {
+		t.add(FeatureNetworkLive, t.tcp.openLive())
+	}
+	return t
+}
+
+func (t *Tracer) add(name string, err error) {
+	t.features = append(t.features, Feature{Name: name, Err: explain(err)})
+}
+
+// Features lists what Open tried, in the order of loading.
+func (t *Tracer) Features() []Feature { return t.features }
+
+// Stats is cheap enough for each scrape.
+func (t *Tracer) Stats() Stats {
+	var s Stats
+	if t.cgroups != nil {
+		t.cgroups.stats(&s)
+	}
+	if t.tcp != nil {
+		t.tcp.stats(&s)
+	}
+	return s
+}
+
+// Close detaches and frees the programs and ends CgroupEvents.
+func (t *Tracer) Close() error {
+	var errs []error
+	if t.cgroups != nil {
+		errs = append(errs, t.cgroups.close())
+	}
+	if t.tcp != nil {
+		errs = append(errs, t.tcp.close())
+	}
+	return errors.Join(errs...)
+}
+
+// attach returns the links in the order of progs. They must stay referenced: the kernel detaches a program when the
+// garbage collector closes its link.
+func attach(progs ...*ebpf.Program) ([]link.Link, error) {
+	var links []link.Link
+	for _, p := range progs {
+		l, err := link.AttachTracing(link.TracingOptions{Program: p, AttachType: ebpf.AttachTraceRawTp})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("attach %s: %w", p, err), closeLinks(links))
+		}
+		links = append(links, l)
+	}
+	return links, nil
+}
+
+func closeLinks(links []link.Link) error {
+	var errs []error
+	for _, l := range links {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
+}
