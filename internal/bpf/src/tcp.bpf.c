@@ -296,10 +296,14 @@ SEC("iter/bpf_sk_storage_map")
 int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct sock *sk = ctx->sk;
-	struct conn *c = ctx->value;
+	struct conn *c;
 	struct edge *e;
 
-	if (!sk || !c)
+	if (!sk)
+		return 0;
+	// Up to Linux 6.1 at least, ctx->value cannot be given to helpers as the key of another map.
+	c = bpf_sk_storage_get(&conns, sk, 0, 0);
+	if (!c)
 		return 0;
 	if (c->phase != CONN_OPEN && c->phase != CONN_LINGERING)
 		return 0;
