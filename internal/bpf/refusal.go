@@ -14,11 +14,20 @@ import (
 )
 
 var (
-	// ErrNotSupported reports that this kernel lacks what a feature needs.
-	ErrNotSupported = errors.New("not supported by this kernel")
-	// ErrNotPermitted reports that the process lacks the privileges that a feature needs.
-	ErrNotPermitted = errors.New("not permitted")
+	// ErrNotSupported reports that this kernel lacks what a feature needs. It is an errors.ErrUnsupported.
+	ErrNotSupported error = &refusal{text: "not supported by this kernel", kind: errors.ErrUnsupported}
+	// ErrNotPermitted reports that the process lacks the privileges that a feature needs. It is an fs.ErrPermission.
+	ErrNotPermitted error = &refusal{text: "not permitted", kind: fs.ErrPermission}
 )
+
+// refusal is an error of a general kind with a text of its own.
+type refusal struct {
+	text string
+	kind error
+}
+
+func (r *refusal) Error() string { return r.text }
+func (r *refusal) Unwrap() error { return r.kind }
 
 // minKernel is what our objects need: atomic compare-and-exchange in programs. Socket storage in tracing programs came
 // with 5.11.

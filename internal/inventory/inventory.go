@@ -1,20 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package inventory knows which containers and system services live on this host and what they have used.
+//
+// It joins the cgroup tree with what the kernel programs count, and is the sole owner of that state. Containers are found
+// by walking the tree once and then by kernel events; a slow walk makes up for what events might miss. Whoever wants to
+// know takes a Snapshot.
+//
+// A container is known by its name. When its cgroup is replaced under the same name, as systemd and Docker do at a
+// restart, it stays the same container and its totals go on from where they were.
 package inventory
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"path/filepath"
 	"regexp"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
 
 // Options of an Inventory.
 type Options struct {
 	CgroupRoot string // where the host's cgroup file systems are mounted
+	ProcRoot   string // where the host's proc file system is mounted; "" means /proc
 
 	Include, Exclude []*regexp.Regexp // on the path form; no Include takes all, Exclude wins
 	MinAge           time.Duration    // containers younger than this are not given
@@ -32,27 +48,51 @@ type Options struct {
 type NetworkOptions struct {
 	Enabled         bool
 	MaxEdges        uint32         // capacity of the kernel's table of edges
-	MaxDestinations int            // per container, the rest goes to OtherDestination
+	MaxDestinations int            // per container, the rest goes to OtherDestination; 0 means no limit
 	TrackPublic     []netip.Prefix // public networks given one by one, the rest goes to PublicDestination
 }
 
-// Inventory knows the containers of the host.
-type Inventory struct{}
+// Names of the features that are the inventory's own; those of package bpf come beside them.
+const (
+	// FeatureHostNetwork tells connections over loopback in the host's network namespace from those inside a container's.
+	FeatureHostNetwork = "host_network_namespace"
+)
 
-// Open takes hold of the host: it finds the containers that are there, loads the kernel programs and begins to follow
-// what comes and goes. A part that the kernel or missing privileges refuse is off, see Status; only a host without any
-// cgroup file system is an error.
-func Open(_ context.Context, _ Options) (*Inventory, error) { return nil, errors.New("not yet") }
+// kernel is what our programs give; tests have another.
+type kernel interface {
+	CgroupEvents(fn func(bpf.CgroupEvent)) error
+	EachEdge(fn func(*bpf.Edge)) error
+	Forget([]bpf.Edge) error
+	Features() []bpf.Feature
+	Stats() bpf.Stats
+	Close() error
+}
 
-// Close lets go of everything that Open took.
-func (*Inventory) Close() error { return nil }
+// Inventory knows the containers of the host. Its methods are safe for concurrent use.
+type Inventory struct {
+	opts   Options
+	log    *zap.Logger
+	fs     *cgroups.FS
+	kernel kernel
+	now    func() time.Time
 
-// Snapshot reads all containers. Containers that cannot be read are left out and counted; the error is that of ctx.
-// It changes no totals: any number of callers see the same.
-func (*Inventory) Snapshot(_ context.Context) (Snapshot, error) { return Snapshot{}, nil }
+	features     []Feature
+	hasEvents    bool
+	hostNetNS    uint32
+	eventPathsOK [2]bool // by hierarchy: paths of events begin at the directory that is mounted
 
-// Status tells how well the inventory works. It is cheap and safe to call at any time until Close.
-func (*Inventory) Status() Status { return Status{} }
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+	rewalk chan struct{} // asks for a walk now
+
+	mu         sync.Mutex // guards what follows; never held while a file is read
+	seq        uint64     // grows with each change of dirs
+	dirs       map[cgroups.ID]*dir
+	containers map[string]*container
+	status     Status // the counters
+
+	edgesMu sync.Mutex // taken before mu; guards the edges of containers: one pass over the kernel's table at a time
+}
 
 // Status of an Inventory: what is on and off, and what was lost.
 type Status struct {
@@ -60,17 +100,123 @@ type Status struct {
 	Features   []Feature // each optional part, on or off
 
 	Containers        int    // live ones
-	ReadErrors        uint64 // reads of one container's files that went wrong, those of containers just gone not counted
+	ReadErrors        uint64 // reads of one container's files that went wrong; a container just gone is no error
+	WalkErrors        uint64 // walks of the cgroup tree that did not get through
 	EventsLost        uint64 // kernel events that did not fit in the ring buffer; the next walk makes up for them
 	EdgesLive         int    // entries in the kernel's table of edges at the last snapshot
 	EdgesMax          int
 	EdgesFolded       uint64 // connections counted under OtherDestination because the kernel's table was full
 	EdgesUnaccounted  uint64 // connections that could not even be counted there
-	CgroupsUnresolved uint64 // edges whose cgroup is not known
+	CgroupsUnresolved uint64 // edges dropped because their cgroup is not in the tree
 }
 
 // Feature is an optional part and why it is off.
 type Feature struct {
 	Name string // such as network or cgroup_events
 	Err  error  // nil when on
+}
+
+// Open takes hold of the host: it finds the containers that are there, loads the kernel programs and begins to follow
+// what comes and goes. A part that the kernel or missing privileges refuse is off, see Status; only a host without any
+// cgroup file system is an error. ctx bounds Open alone.
+func Open(ctx context.Context, opts Options) (*Inventory, error) {
+	fs, err := cgroups.Open(opts.CgroupRoot)
+	if err != nil {
+		return nil, err
+	}
+	k := bpf.Open(bpf.Options{
+		LegacyController: fs.LegacyController(),
+		ProcRoot:         opts.ProcRoot,
+		Network:          opts.Network.Enabled,
+		MaxEdges:         opts.Network.MaxEdges,
+	})
+	return open(ctx, opts, fs, k, time.Now)
+}
+
+func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func() time.Time) (*Inventory, error) {
+	if opts.Logger == nil {
+		opts.Logger = zap.NewNop()
+	}
+	if opts.ProcRoot == "" {
+		opts.ProcRoot = "/proc"
+	}
+	inv := &Inventory{
+		opts:       opts,
+		log:        opts.Logger,
+		fs:         fs,
+		kernel:     k,
+		now:        now,
+		rewalk:     make(chan struct{}, 1),
+		dirs:       map[cgroups.ID]*dir{},
+		containers: map[string]*container{},
+	}
+	for _, f := range k.Features() {
+		inv.features = append(inv.features, Feature{Name: f.Name, Err: f.Err})
+		if f.Name == bpf.FeatureCgroupEvents {
+			inv.hasEvents = f.Err == nil
+		}
+	}
+	if opts.Network.Enabled {
+		ns, err := hostNetNS(opts.ProcRoot)
+		inv.hostNetNS = ns
+		inv.features = append(inv.features, Feature{Name: FeatureHostNetwork, Err: err})
+	}
+	if err := inv.walk(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("walk %s: %w", opts.CgroupRoot, err), inv.Close())
+	}
+	run, cancel := context.WithCancel(context.Background())
+	inv.cancel = cancel
+	if inv.hasEvents {
+		inv.wg.Go(inv.followEvents)
+	}
+	inv.wg.Go(func() { inv.maintain(run) })
+	return inv, nil
+}
+
+// Close lets go of everything that Open took. No other method may be called after it.
+func (inv *Inventory) Close() error {
+	if inv.cancel != nil {
+		inv.cancel()
+	}
+	err := inv.kernel.Close() // ends followEvents
+	inv.wg.Wait()
+	for _, c := range inv.containers {
+		c.current.close()
+	}
+	return err
+}
+
+// Status tells how well the inventory works. It is cheap.
+func (inv *Inventory) Status() Status {
+	k := inv.kernel.Stats()
+	inv.mu.Lock()
+	s := inv.status
+	for _, c := range inv.containers {
+		if c.goneAt.IsZero() {
+			s.Containers++
+		}
+	}
+	inv.mu.Unlock()
+	s.CgroupMode = inv.fs.Mode().String()
+	s.Features = inv.features
+	s.EventsLost = k.EventsLost
+	s.EdgesLive, s.EdgesMax = k.Edges, k.EdgesMax
+	s.EdgesFolded = k.EdgesFolded
+	s.EdgesUnaccounted = k.EdgesUnaccounted + k.Untracked
+	return s
+}
+
+// hostNetNS gives the inode number of the host's network namespace. Where init's cannot be read it is our own, with an
+// error that says so: right for a collector on the host network, as the Helm chart's DaemonSet can be.
+func hostNetNS(procRoot string) (uint32, error) {
+	var st unix.Stat_t
+	err := unix.Stat(filepath.Join(procRoot, "1/ns/net"), &st)
+	if err == nil {
+		return uint32(st.Ino), nil
+	}
+	err = fmt.Errorf("read init's network namespace: %w: taking the collector's own for the host's", err)
+	if unix.Stat("/proc/self/ns/net", &st) == nil {
+		return uint32(st.Ino), err
+	}
+	return 0, err
 }

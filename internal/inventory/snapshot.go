@@ -3,6 +3,9 @@
 package inventory
 
 import (
+	"cmp"
+	"context"
+	"slices"
 	"time"
 
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
@@ -57,3 +60,61 @@ const (
 	// PublicDestination stands for all public addresses that are not tracked one by one.
 	PublicDestination = "~public"
 )
+
+// Snapshot reads all containers. What cannot be read of one is as it was before, and counted; the error is that of ctx.
+// It changes no totals: any number of callers see the same.
+func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
+	if err := inv.readLive(ctx); err != nil {
+		return Snapshot{}, err
+	}
+	inv.edgesMu.Lock()
+	defer inv.edgesMu.Unlock()
+	_ = inv.passEdges(nil) // counted there
+
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	s := Snapshot{At: inv.now(), Containers: make([]Container, 0, len(inv.containers))}
+	for _, c := range inv.containers {
+		phase, dropped := c.phase(s.At, inv.opts.Keep)
+		if dropped || c.age(s.At) < inv.opts.MinAge {
+			continue
+		}
+		stats := c.current.lastStats()
+		addPast(&stats, &c.past)
+		s.Containers = append(s.Containers, Container{
+			Name:  c.name,
+			Ref:   c.ref,
+			Start: c.start,
+			Phase: phase,
+			Stats: stats,
+			Edges: edgesOf(c),
+		})
+	}
+	slices.SortFunc(s.Containers, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
+	return s, ctx.Err()
+}
+
+// readLive reads the files of all containers that have some. It does not hold up events.
+func (inv *Inventory) readLive(ctx context.Context) error {
+	inv.mu.Lock()
+	live := make([]*life, 0, len(inv.containers))
+	for _, c := range inv.containers {
+		if c.goneAt.IsZero() {
+			live = append(live, c.current)
+		}
+	}
+	inv.mu.Unlock()
+	var failed uint64
+	for _, l := range live {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := l.read(); err != nil {
+			failed++
+		}
+	}
+	inv.mu.Lock()
+	inv.status.ReadErrors += failed
+	inv.mu.Unlock()
+	return nil
+}

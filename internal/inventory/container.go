@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
+)
+
+// dir is a cgroup directory: the container's own or one below it. Directories of no container are known as well, so
+// that their edges are told from those of a container that was not found yet.
+type dir struct {
+	seq    uint64    // of the change that added it
+	life   *life     // nil for no container, or one that is not wanted
+	top    bool      // the container's own directory
+	deadAt time.Time // zero while it exists
+	inUse  bool      // dead, but the kernel's table still has edges to take in
+}
+
+// container returns whose directory it is, nil for nobody's.
+func (d *dir) container() *container {
+	if d == nil || d.life == nil || d.life.container.dropped {
+		return nil
+	}
+	return d.life.container
+}
+
+// container is everything known under one name. Fields are guarded by Inventory.mu, edges by Inventory.edgesMu.
+type container struct {
+	name    string
+	ref     cgroups.Ref
+	start   time.Time
+	goneAt  time.Time // zero while the current life has a directory
+	dropped bool      // its end has been told
+	current *life
+	past    cgroups.Stats // totals of the lives before the current one
+
+	edges map[netip.AddrPort]*edge
+}
+
+// life is the time from the making of a container's cgroup to its removal. A restart under the same name begins a new
+// one.
+type life struct {
+	container *container
+	born      time.Time
+	top       [2]*dir // by hierarchy: the container's own directories, those that are dead included
+
+	mu     sync.Mutex // guards what follows, so that a file is read by one at a time
+	cgroup *cgroups.Cgroup
+	stats  cgroups.Stats // as last read
+	closed bool
+}
+
+func (l *life) over() bool {
+	for _, d := range l.top {
+		if d != nil && d.deadAt.IsZero() {
+			return false
+		}
+	}
+	return true
+}
+
+// read brings stats up to date. What it cannot read any more because the cgroup is being removed stays as it was.
+func (l *life) read() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return nil
+	}
+	s := cgroups.Stats{Devices: make([]cgroups.Device, 0, len(l.stats.Devices))}
+	err := l.cgroup.Read(&s)
+	if errors.Is(err, fs.ErrNotExist) {
+		keepKnown(&s, &l.stats)
+		err = nil
+	}
+	l.stats = s
+	return err
+}
+
+func (l *life) lastStats() cgroups.Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stats
+}
+
+func (l *life) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		_ = l.cgroup.Close()
+	}
+}
+
+// phase tells where c is in its life; dropped is true when even its end need not be told any more.
+func (c *container) phase(now time.Time, keep time.Duration) (p Phase, dropped bool) {
+	if c.goneAt.IsZero() {
+		return Live, false
+	}
+	switch gone := now.Sub(c.goneAt); {
+	case gone <= keep:
+		return Gone, false
+	case gone <= 2*keep:
+		return Ended, false
+	}
+	return Ended, true
+}
+
+// age is how long c has lived, or did live.
+func (c *container) age(now time.Time) time.Duration {
+	if c.goneAt.IsZero() {
+		return now.Sub(c.start)
+	}
+	return c.goneAt.Sub(c.start)
+}
+
+// addPast adds the totals of lives that are over to those of a later one. Gauges and limits are the later one's alone.
+func addPast(s, past *cgroups.Stats) {
+	to, from := counts(s), counts(past)
+	for i := range to {
+		add(to[i], from[i])
+	}
+	toTimes, fromTimes := times(s), times(past)
+	for i := range toTimes {
+		add(toTimes[i], fromTimes[i])
+	}
+	s.Devices = addDevices(s.Devices, past.Devices)
+}
+
+// keepKnown fills in from an earlier reading what the cgroup does not tell any more.
+func keepKnown(s, earlier *cgroups.Stats) {
+	for _, list := range [][2][]*cgroups.Opt[uint64]{{counts(s), counts(earlier)}, {gauges(s), gauges(earlier)}} {
+		for i, v := range list[0] {
+			if !v.OK {
+				*v = *list[1][i]
+			}
+		}
+	}
+	to, from := times(s), times(earlier)
+	for i, v := range to {
+		if !v.OK {
+			*v = *from[i]
+		}
+	}
+	if !s.CPU.LimitCores.OK {
+		s.CPU.LimitCores = earlier.CPU.LimitCores
+	}
+	if len(s.Devices) == 0 {
+		s.Devices = earlier.Devices
+	}
+}
+
+// counts lists the totals of s that are numbers, times those that are durations, gauges what is no total.
+func counts(s *cgroups.Stats) []*cgroups.Opt[uint64] {
+	m := &s.Memory
+	return []*cgroups.Opt[uint64]{
+		&s.CPU.Periods, &s.CPU.ThrottledPeriods, &m.MinorFaults, &m.MajorFaults,
+		&m.Events.Low, &m.Events.High, &m.Events.Max, &m.Events.OOM, &m.Events.OOMKill,
+	}
+}
+
+func times(s *cgroups.Stats) []*cgroups.Opt[time.Duration] {
+	p := &s.Pressure
+	return []*cgroups.Opt[time.Duration]{
+		&s.CPU.Usage, &s.CPU.User, &s.CPU.System, &s.CPU.Throttled,
+		&p.CPU.Some, &p.CPU.Full, &p.Memory.Some, &p.Memory.Full, &p.IO.Some, &p.IO.Full,
+	}
+}
+
+func gauges(s *cgroups.Stats) []*cgroups.Opt[uint64] {
+	m := &s.Memory
+	return []*cgroups.Opt[uint64]{
+		&m.Usage, &m.WorkingSet, &m.RSS, &m.Cache, &m.Swap, &m.Kernel, &m.Peak, &m.Limit, &s.PIDs.Current, &s.PIDs.Limit,
+	}
+}
+
+func add[T uint64 | time.Duration](to, from *cgroups.Opt[T]) {
+	if from.OK {
+		to.V += from.V
+		to.OK = true
+	}
+}
+
+// addDevices returns the sum in a slice of its own.
+func addDevices(a, b []cgroups.Device) []cgroups.Device {
+	sum := make([]cgroups.Device, len(a), len(a)+len(b))
+	copy(sum, a)
+next:
+	for _, d := range b {
+		for i := range sum {
+			if sum[i].Major == d.Major && sum[i].Minor == d.Minor {
+				sum[i].ReadBytes += d.ReadBytes
+				sum[i].WriteBytes += d.WriteBytes
+				sum[i].Reads += d.Reads
+				sum[i].Writes += d.Writes
+				continue next
+			}
+		}
+		sum = append(sum, d)
+	}
+	return sum
+}

@@ -1,0 +1,492 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package inventory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.uber.org/goleak"
+	"go.uber.org/zap/zaptest"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		burn()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	hexA = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+	hexB = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+	keep = 10 * time.Second
+)
+
+// fakeKernel has the edges that a test gives it.
+type fakeKernel struct {
+	mu    sync.Mutex
+	edges []bpf.Edge
+	err   error
+	done  chan struct{}
+}
+
+func (k *fakeKernel) CgroupEvents(func(bpf.CgroupEvent)) error { <-k.done; return nil }
+func (k *fakeKernel) Features() []bpf.Feature                  { return []bpf.Feature{{Name: bpf.FeatureCgroupEvents}} }
+func (k *fakeKernel) Stats() bpf.Stats                         { return bpf.Stats{} }
+func (k *fakeKernel) Close() error                             { close(k.done); return nil }
+
+func (k *fakeKernel) set(err error, edges ...bpf.Edge) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.edges, k.err = edges, err
+}
+
+func (k *fakeKernel) all() []bpf.Edge {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.edges)
+}
+
+func (k *fakeKernel) EachEdge(fn func(*bpf.Edge)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.edges {
+		fn(&k.edges[i])
+	}
+	return k.err
+}
+
+func (k *fakeKernel) Forget(edges []bpf.Edge) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var left []bpf.Edge
+	for _, e := range k.edges {
+		gone := false
+		for _, f := range edges {
+			gone = gone || e.CgroupV2 == f.CgroupV2 && e.Destination == f.Destination
+		}
+		if !gone {
+			left = append(left, e)
+		}
+	}
+	k.edges = left
+	return nil
+}
+
+// testHost is a v2 tree of plain files with a clock of its own.
+type testHost struct {
+	t      *testing.T
+	root   string
+	kernel *fakeKernel
+	inv    *Inventory
+
+	mu    sync.Mutex
+	clock time.Time
+}
+
+func newTestHost(t *testing.T, opts Options) *testHost {
+	t.Helper()
+	h := &testHost{t: t, root: t.TempDir(), kernel: &fakeKernel{done: make(chan struct{})}, clock: time.Unix(1_800_000_000, 0)}
+	h.write("cgroup.controllers", "cpu memory io pids\n")
+	fs, err := cgroups.Open(h.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.CgroupRoot, opts.Keep, opts.Logger = h.root, keep, zaptest.NewLogger(t)
+	h.inv, err = open(t.Context(), opts, fs, h.kernel, h.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.inv.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+func (h *testHost) now() time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.clock
+}
+
+func (h *testHost) pass(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.clock = h.clock.Add(d)
+}
+
+func (h *testHost) write(name, content string) {
+	h.t.Helper()
+	if err := os.WriteFile(filepath.Join(h.root, name), []byte(content), 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// cgroup makes a cgroup that has used some CPU, walks, and returns its id.
+func (h *testHost) cgroup(path string, cpu time.Duration) uint64 {
+	h.t.Helper()
+	dir := filepath.Join(h.root, path)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	h.use(path, cpu)
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		h.t.Fatal(err)
+	}
+	h.walk()
+	return st.Ino
+}
+
+func (h *testHost) use(path string, cpu time.Duration) {
+	h.t.Helper()
+	h.write(filepath.Join(path, "cpu.stat"), fmt.Sprintf("usage_usec %d\nuser_usec 0\nsystem_usec 0\n", cpu.Microseconds()))
+}
+
+func (h *testHost) remove(path string) {
+	h.t.Helper()
+	if err := os.RemoveAll(filepath.Join(h.root, path)); err != nil {
+		h.t.Fatal(err)
+	}
+	h.walk()
+}
+
+func (h *testHost) walk() {
+	h.t.Helper()
+	if err := h.inv.walk(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *testHost) clean() {
+	h.t.Helper()
+	if err := h.inv.clean(h.now()); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *testHost) snapshot() map[string]Container {
+	h.t.Helper()
+	s, err := h.inv.Snapshot(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	m := map[string]Container{}
+	for _, c := range s.Containers {
+		if _, twice := m[c.Name]; twice {
+			h.t.Errorf("%s given twice", c.Name)
+		}
+		m[c.Name] = c
+	}
+	return m
+}
+
+func names(m map[string]Container) []string {
+	var list []string
+	for name := range m {
+		list = append(list, name)
+	}
+	return list
+}
+
+func wantNames(t *testing.T, m map[string]Container, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, names(m), cmpopts.SortSlices(strings.Compare), cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("containers (-want +got):\n%s", diff)
+	}
+}
+
+func TestContainersAreFoundWithWhatIsBelowThem(t *testing.T) {
+	h := newTestHost(t, Options{SkipSystemUnits: true})
+	h.cgroup("docker/"+hexA+"/init.scope", 0)
+	h.cgroup("system.slice/nginx.service", time.Second)
+	h.cgroup("system.slice/systemd-journald.service", 0)
+	h.cgroup("user.slice/user-1000.slice/session-1.scope", 0)
+
+	got := h.snapshot()
+	wantNames(t, got, "/docker/"+hexA, "/system.slice/nginx.service")
+	if u := got["/system.slice/nginx.service"].Stats.CPU.Usage; u != cgroups.Some(time.Second) {
+		t.Errorf("CPU usage %v", u)
+	}
+	if s := h.inv.Status(); s.Containers != 2 || s.CgroupMode != "unified" || s.ReadErrors != 0 {
+		t.Errorf("status %+v", s)
+	}
+}
+
+func TestIncludeAndExclude(t *testing.T) {
+	h := newTestHost(t, Options{
+		Include: []*regexp.Regexp{regexp.MustCompile("^/docker/"), regexp.MustCompile("nginx")},
+		Exclude: []*regexp.Regexp{regexp.MustCompile("^/docker/b")},
+	})
+	for _, path := range []string{"docker/" + hexA, "docker/" + hexB, "system.slice/nginx.service", "system.slice/redis.service"} {
+		h.cgroup(path, 0)
+	}
+	wantNames(t, h.snapshot(), "/docker/"+hexA, "/system.slice/nginx.service")
+}
+
+func TestMinAgeHidesTheYoung(t *testing.T) {
+	h := newTestHost(t, Options{MinAge: 3 * time.Second})
+	h.cgroup("docker/"+hexA, 0)
+	h.pass(2 * time.Second)
+	h.cgroup("docker/"+hexB, 0)
+	h.pass(time.Second)
+	wantNames(t, h.snapshot(), "/docker/"+hexA)
+	h.remove("docker/" + hexB) // lived a second
+	h.pass(5 * time.Second)
+	wantNames(t, h.snapshot(), "/docker/"+hexA)
+}
+
+func TestLastTotalsOutliveTheContainer(t *testing.T) {
+	h := newTestHost(t, Options{})
+	name := "/docker/" + hexA
+	id := h.cgroup(name, time.Second)
+	h.kernel.set(nil, []bpf.Edge{{CgroupV2: id, Destination: netip.MustParseAddrPort("10.0.0.1:80"), Connects: 7}}...)
+	h.snapshot()
+	h.use(name, 2*time.Second)
+	h.snapshot()
+	h.remove(name)
+
+	for _, step := range []struct {
+		after time.Duration
+		phase Phase
+	}{{0, Gone}, {keep, Gone}, {time.Second, Ended}} {
+		h.pass(step.after)
+		h.clean()
+		c, ok := h.snapshot()[name]
+		if !ok || c.Phase != step.phase {
+			t.Fatalf("%v later: present %v, phase %v, want %v", step.after, ok, c.Phase, step.phase)
+		}
+		if c.Stats.CPU.Usage != cgroups.Some(2*time.Second) || len(c.Edges) != 1 || c.Edges[0].Connects != 7 {
+			t.Errorf("phase %v: %+v", c.Phase, c)
+		}
+	}
+	h.pass(keep)
+	wantNames(t, h.snapshot())
+	h.clean()
+	if n := h.inv.Status().Containers + len(h.kernel.all()); n != 0 {
+		t.Errorf("%d things left behind", n)
+	}
+}
+
+func TestTotalsGoOnAfterARestartUnderTheSameName(t *testing.T) {
+	h := newTestHost(t, Options{})
+	const path = "/system.slice/nginx.service"
+	dst := netip.MustParseAddrPort("10.0.0.1:80")
+	var start time.Time
+	var connects uint64
+	for i := range 5 {
+		id := h.cgroup(path, time.Second)
+		h.kernel.set(nil, append(h.kernel.all(), bpf.Edge{CgroupV2: id, Destination: dst, Connects: 10})...)
+		connects += 10
+		c := h.snapshot()[path]
+		if i == 0 {
+			start = c.Start
+		}
+		if want := time.Duration(i+1) * time.Second; c.Stats.CPU.Usage.V != want || !c.Start.Equal(start) {
+			t.Errorf("life %d: CPU %v since %v, want %v since %v", i, c.Stats.CPU.Usage.V, c.Start, want, start)
+		}
+		if len(c.Edges) != 1 || c.Edges[0].Connects != connects {
+			t.Errorf("life %d: edges %+v, want %d connects", i, c.Edges, connects)
+		}
+		h.remove(path)
+		h.pass(keep - time.Second)
+		h.clean()
+	}
+	if n := len(h.kernel.all()); n > 2 {
+		t.Errorf("%d edges of former lives not taken in", n)
+	}
+}
+
+func TestReplacedBetweenTwoWalks(t *testing.T) {
+	h := newTestHost(t, Options{})
+	path := "docker/" + hexA
+	h.cgroup(path, time.Second)
+	h.snapshot()
+	if err := os.Rename(filepath.Join(h.root, path), filepath.Join(h.root, "old")); err != nil {
+		t.Fatal(err)
+	}
+	h.cgroup(path, 3*time.Second)
+	c := h.snapshot()["/docker/"+hexA]
+	if c.Phase != Live || c.Stats.CPU.Usage.V != 4*time.Second {
+		t.Errorf("phase %v, CPU %v, want live and 4s", c.Phase, c.Stats.CPU.Usage)
+	}
+}
+
+func TestEventsBringAndTake(t *testing.T) {
+	h := newTestHost(t, Options{})
+	h.inv.mu.Lock()
+	h.inv.eventPathsOK[cgroups.Unified] = true
+	h.inv.mu.Unlock()
+	path := "/docker/" + hexA
+	if err := os.MkdirAll(filepath.Join(h.root, path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(h.root, path), &st); err != nil {
+		t.Fatal(err)
+	}
+	h.inv.onEvent(bpf.CgroupEvent{Kind: bpf.CgroupMade, ID: st.Ino, Path: path})
+	h.use(path, time.Second)
+	h.inv.onEvent(bpf.CgroupEvent{Kind: bpf.CgroupEmptied, ID: st.Ino, Path: path})
+	if err := os.RemoveAll(filepath.Join(h.root, path)); err != nil {
+		t.Fatal(err)
+	}
+	h.inv.onEvent(bpf.CgroupEvent{Kind: bpf.CgroupRemoved, ID: st.Ino, Path: path})
+	c := h.snapshot()[path]
+	if c.Phase != Gone || c.Stats.CPU.Usage.V != time.Second {
+		t.Errorf("phase %v, CPU %v", c.Phase, c.Stats.CPU.Usage)
+	}
+}
+
+func TestEdgesOfAFailedPassStayAsTheyWere(t *testing.T) {
+	h := newTestHost(t, Options{})
+	id := h.cgroup("docker/"+hexA, 0)
+	h.kernel.set(nil, []bpf.Edge{{CgroupV2: id, Destination: netip.MustParseAddrPort("10.0.0.1:80"), Connects: 7}}...)
+	h.snapshot()
+	h.kernel.set(errors.New("no"))
+	if e := h.snapshot()["/docker/"+hexA].Edges; len(e) != 1 || e[0].Connects != 7 {
+		t.Errorf("got %+v", e)
+	}
+	if h.inv.Status().ReadErrors == 0 {
+		t.Error("not counted")
+	}
+}
+
+func TestEdgesOfNobodyAreClearedAway(t *testing.T) {
+	h := newTestHost(t, Options{Exclude: []*regexp.Regexp{regexp.MustCompile("^/docker/b")}})
+	mine, excluded := h.cgroup("docker/"+hexA, 0), h.cgroup("docker/"+hexB, 0)
+	dst := netip.MustParseAddrPort("10.0.0.1:80")
+	h.kernel.set(nil, []bpf.Edge{{CgroupV2: mine, Destination: dst}, {CgroupV2: excluded, Destination: dst}, {CgroupV2: 1 << 40, Destination: dst}}...)
+	h.clean()
+	if left := h.kernel.all(); len(left) != 1 || left[0].CgroupV2 != mine {
+		t.Errorf("left %+v", left)
+	}
+	if n := h.inv.Status().CgroupsUnresolved; n != 1 {
+		t.Errorf("%d unresolved, want 1", n)
+	}
+}
+
+func TestDestinations(t *testing.T) {
+	h := newTestHost(t, Options{Network: NetworkOptions{
+		MaxDestinations: 4, TrackPublic: []netip.Prefix{netip.MustParsePrefix("8.8.8.0/24"), netip.MustParsePrefix("2001:4860::/32")},
+	}})
+	h.inv.mu.Lock() // of passEdges
+	h.inv.hostNetNS = 1
+	h.inv.mu.Unlock()
+	id := h.cgroup("docker/"+hexA, 0)
+	add := func(netns uint32, dst string) {
+		e := bpf.Edge{CgroupV2: id, NetNS: netns, Connects: 1}
+		if dst != "" {
+			e.Destination = netip.MustParseAddrPort(dst)
+		}
+		h.kernel.set(nil, append(h.kernel.all(), e)...)
+	}
+	add(1, "127.0.0.1:80")       // host network
+	add(2, "127.0.0.1:81")       // a container's own
+	add(2, "169.254.169.254:80") // link-local
+	add(2, "[fe80::1]:80")       // link-local
+	add(2, "8.8.8.8:53")         // public, tracked
+	add(2, "[2001:4860::1]:53")  // public, tracked
+	add(2, "1.1.1.1:53")         // public
+	add(2, "[2606:4700::1]:53")  // public
+	add(2, "100.64.0.1:80")      // shared address space
+	add(2, "10.0.0.1:80")        // past the limit
+	add(2, "[fd00::1]:80")       // past the limit
+	add(2, "")                   // overflow of the kernel's table
+
+	want := map[string]uint64{
+		"127.0.0.1:80": 1, "8.8.8.8:53": 1, "[2001:4860::1]:53": 1, PublicDestination: 2, OtherDestination: 4,
+	}
+	for range 2 { // and again the same
+		got := map[string]uint64{}
+		for _, e := range h.snapshot()["/docker/"+hexA].Edges {
+			got[e.Destination] = e.Connects
+			if e.Actual != e.Destination {
+				t.Errorf("actual destination %q of %q", e.Actual, e.Destination)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("connects by destination (-want +got):\n%s", diff)
+		}
+	}
+}
+
+func TestResolveBetweenTwoHierarchies(t *testing.T) {
+	lifeOf := func(kind cgroups.Kind) *life { return &life{container: &container{ref: cgroups.Ref{Kind: kind}}} }
+	service, docker, plain := &dir{life: lifeOf(cgroups.Systemd)}, &dir{life: lifeOf(cgroups.Docker)}, &dir{}
+	for _, tt := range []struct {
+		name         string
+		v2, v1, want *dir
+	}{
+		{name: "container in v1 only, its tasks in the runtime's service", v2: service, v1: docker, want: docker},
+		{name: "unit in v2 only", v2: service, v1: plain, want: service},
+		{name: "container in both", v2: docker, v1: docker, want: docker},
+		{name: "container in v2, unit in v1", v2: docker, v1: service, want: docker},
+		{name: "v2 unknown", v1: docker, want: docker},
+		{name: "v1 unknown", v2: docker, want: docker},
+		{name: "plain in both", v2: plain, v1: plain, want: plain},
+		{name: "both unknown"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inv := &Inventory{dirs: map[cgroups.ID]*dir{}}
+			if tt.v2 != nil {
+				inv.dirs[cgroups.ID{Hierarchy: cgroups.Unified, Inode: 5}] = tt.v2
+			}
+			if tt.v1 != nil {
+				inv.dirs[cgroups.ID{Hierarchy: cgroups.Legacy, Inode: 5}] = tt.v1
+			}
+			if got := inv.resolve(&bpf.Edge{CgroupV2: 5, CgroupV1: 5}); got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestHousekeepingUnits(t *testing.T) {
+	for unit, want := range map[string]bool{
+		"systemd-journald.service": true, "dbus.service": true, "getty@tty1.service": true, "serial-getty@ttyS0.service": true,
+		"nginx.service": false, "postgresql@15-main.service": false, "dbus-monitor.service": false,
+	} {
+		if got := isHousekeeping(unit); got != want {
+			t.Errorf("%s: got %v", unit, got)
+		}
+	}
+}
+
+func TestSnapshotEndsWithItsContext(t *testing.T) {
+	h := newTestHost(t, Options{})
+	h.cgroup("docker/"+hexA, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := h.inv.Snapshot(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOpenNeedsACgroupFileSystem(t *testing.T) {
+	if _, err := Open(t.Context(), Options{CgroupRoot: t.TempDir()}); err == nil {
+		t.Error("no error")
+	}
+}

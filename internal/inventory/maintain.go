@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
+)
+
+const (
+	// tick is how often the young are read and the asked-for walks are done.
+	tick = 500 * time.Millisecond
+	// youngAge is how long a container is read on each tick, so that something is known of it should it be gone before
+	// the first collection and the read at its end come too late.
+	youngAge = 5 * time.Second
+	// walkEvery is the safety net under the events, walkWithoutEvents takes their place.
+	walkEvery         = time.Minute
+	walkWithoutEvents = time.Second
+	// janitorEvery is how often what is over is cleared away.
+	janitorEvery = 5 * time.Second
+)
+
+// maintain runs until ctx ends.
+func (inv *Inventory) maintain(ctx context.Context) {
+	t := time.NewTicker(tick)
+	defer t.Stop()
+	lastWalk, lastClean := inv.now(), inv.now()
+	var lost uint64
+	for {
+		walk := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-inv.rewalk:
+			walk = true
+		case <-t.C:
+		}
+		now := inv.now()
+		if l := inv.kernel.Stats().EventsLost; l != lost {
+			lost, walk = l, true
+		}
+		if walk || now.Sub(lastWalk) >= inv.walkInterval() {
+			if err := inv.walk(ctx); err != nil && ctx.Err() == nil {
+				inv.mu.Lock()
+				inv.status.WalkErrors++
+				inv.mu.Unlock()
+			}
+			lastWalk = now
+		}
+		inv.readYoung(now)
+		if now.Sub(lastClean) >= janitorEvery {
+			lastClean = now
+			if err := inv.clean(now); err != nil {
+				inv.log.Warn("kernel's edges not cleared", zap.Error(err))
+			}
+		}
+	}
+}
+
+func (inv *Inventory) walkInterval() time.Duration {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	if inv.hasEvents {
+		return walkEvery
+	}
+	return walkWithoutEvents
+}
+
+func (inv *Inventory) readYoung(now time.Time) {
+	var young []*life
+	inv.mu.Lock()
+	for _, c := range inv.containers {
+		if l := c.current; c.goneAt.IsZero() && now.Sub(l.born) < youngAge {
+			young = append(young, l)
+		}
+	}
+	inv.mu.Unlock()
+	for _, l := range young {
+		if err := l.read(); err != nil {
+			inv.mu.Lock()
+			inv.countRead(err)
+			inv.mu.Unlock()
+		}
+	}
+}
+
+// clean clears away what is over: containers whose end has been told, and in the kernel's table the edges of cgroups that
+// are gone or belong to no container. What those of a living container counted goes over to it first.
+func (inv *Inventory) clean(now time.Time) error {
+	inv.edgesMu.Lock()
+	defer inv.edgesMu.Unlock()
+	inv.dropContainers(now)
+
+	var strange, over []bpf.Edge
+	err := inv.passEdges(func(ke *bpf.Edge, d *dir, e *edge) {
+		switch c := d.container(); {
+		case d == nil:
+			strange = append(strange, *ke)
+		case c == nil:
+			over = append(over, *ke)
+		case d.deadAt.IsZero():
+		case now.Sub(d.deadAt) > inv.opts.Keep && ke.Active == 0:
+			over = append(over, *ke)
+			if e != nil {
+				e.past.add(ke)
+			}
+		default: // connections still open will be closed on this entry
+			d.inUse = true
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if len(strange) > 0 {
+		strange, err = inv.stillStrange(strange)
+		over = append(over, strange...)
+	}
+	if len(over) > 0 {
+		err = errors.Join(err, inv.kernel.Forget(over))
+	}
+	inv.dropDirs(now)
+	return err
+}
+
+// stillStrange looks at the tree again: what it then does not know was made by a cgroup outside of it, or one that is long
+// gone.
+func (inv *Inventory) stillStrange(edges []bpf.Edge) ([]bpf.Edge, error) {
+	if err := inv.walk(context.Background()); err != nil {
+		return nil, err
+	}
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	var still []bpf.Edge
+	for i := range edges {
+		if inv.resolve(&edges[i]) == nil {
+			still = append(still, edges[i])
+		}
+	}
+	inv.status.CgroupsUnresolved += uint64(len(still))
+	return still, nil
+}
+
+// dropContainers forgets the containers whose end has been told; their directories go with dropDirs.
+func (inv *Inventory) dropContainers(now time.Time) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	for name, c := range inv.containers {
+		if _, dropped := c.phase(now, inv.opts.Keep); dropped {
+			c.dropped = true
+			c.current.close()
+			delete(inv.containers, name)
+		}
+	}
+}
+
+// dropDirs forgets dead directories that have no edges left in the kernel's table.
+func (inv *Inventory) dropDirs(now time.Time) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	for id, d := range inv.dirs {
+		if d.deadAt.IsZero() {
+			continue
+		}
+		if d.container() == nil || !d.inUse && now.Sub(d.deadAt) > inv.opts.Keep {
+			delete(inv.dirs, id)
+		}
+		d.inUse = false
+	}
+}
