@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ebpfcontainerreceiver
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/scraper/scraperhelper"
+
+	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
+)
+
+// Config of the receiver. README.md describes each key.
+type Config struct {
+	scraperhelper.ControllerConfig `mapstructure:",squash"`
+	metadata.MetricsBuilderConfig  `mapstructure:",squash"`
+
+	// RootPath is where the host's root file system is seen from here.
+	RootPath string `mapstructure:"root_path"`
+	// CgroupRoot is where the host's cgroup file systems are mounted. Empty means sys/fs/cgroup below RootPath.
+	CgroupRoot string `mapstructure:"cgroup_root"`
+	// Identity chooses the resource attributes.
+	Identity IdentityMode `mapstructure:"identity"`
+
+	Containers ContainersConfig `mapstructure:"containers"`
+	Network    NetworkConfig    `mapstructure:"network"`
+	Cloud      CloudConfig      `mapstructure:"cloud"`
+	Logs       LogsConfig       `mapstructure:"logs"`
+	Latency    LatencyConfig    `mapstructure:"latency"`
+
+	// prevent unkeyed literal initialization
+	_ struct{}
+}
+
+// ContainersConfig tells which containers are given.
+type ContainersConfig struct {
+	// Include takes the containers whose path form matches one of these; empty takes all.
+	Include []PatternConfig `mapstructure:"include"`
+	// Exclude leaves out what it matches, whatever Include says.
+	Exclude []PatternConfig `mapstructure:"exclude"`
+	// MinAge leaves out containers that are younger.
+	MinAge time.Duration `mapstructure:"min_age"`
+	// SkipSystemUnits leaves out the housekeeping services that every host has.
+	SkipSystemUnits bool `mapstructure:"skip_system_units"`
+
+	_ struct{}
+}
+
+// NetworkConfig of the TCP connections that containers begin.
+type NetworkConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+	// MaxEdges is the capacity of the kernel's table of pairs of container and destination.
+	MaxEdges int `mapstructure:"max_edges"`
+	// MaxDestinationsPerContainer bounds the destinations given one by one; the rest is summed up in one.
+	MaxDestinationsPerContainer int `mapstructure:"max_destinations_per_container"`
+	// TrackPublic are the public networks whose addresses are given one by one; the rest is summed up in one.
+	TrackPublic []PrefixConfig `mapstructure:"track_public"`
+
+	_ struct{}
+}
+
+// CloudConfig says where the host runs. What is empty is not given.
+type CloudConfig struct {
+	Provider         string `mapstructure:"provider"`
+	Region           string `mapstructure:"region"`
+	AvailabilityZone string `mapstructure:"availability_zone"`
+	AccountID        string `mapstructure:"account_id"`
+	InstanceID       string `mapstructure:"instance_id"`
+	InstanceType     string `mapstructure:"instance_type"`
+
+	_ struct{}
+}
+
+// LogsConfig is reserved: this version reads no logs of containers.
+type LogsConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+
+	_ struct{}
+}
+
+// LatencyConfig is reserved: this version measures no latency to destinations.
+type LatencyConfig struct {
+	// ICMP sends echo requests to destinations.
+	ICMP bool `mapstructure:"icmp"`
+
+	_ struct{}
+}
+
+// IdentityMode chooses the resource attributes by which a container is told apart.
+type IdentityMode string
+
+const (
+	// IdentitySemconv gives the attributes of the OpenTelemetry semantic conventions.
+	IdentitySemconv IdentityMode = "semconv"
+	// IdentityCoroot gives those of coroot-node-agent, and no others.
+	IdentityCoroot IdentityMode = "coroot"
+)
+
+// PatternConfig is a regular expression on the path form of a container.
+type PatternConfig string
+
+// PrefixConfig is a network in CIDR form.
+type PrefixConfig string
+
+// maxEdgesLimit keeps the kernel's table below some 200 MB.
+const maxEdgesLimit = 1 << 20
+
+// minDuration finds numbers without a unit, which the collector takes for nanoseconds.
+const minDuration = 100 * time.Millisecond
+
+func createDefaultConfig() component.Config {
+	controller := scraperhelper.NewDefaultControllerConfig()
+	controller.CollectionInterval = 15 * time.Second
+	controller.InitialDelay = 0 // Start has found all containers, there is nothing to wait for
+	controller.Timeout = 10 * time.Second
+	return &Config{
+		ControllerConfig:     controller,
+		MetricsBuilderConfig: metadata.NewDefaultMetricsBuilderConfig(),
+		RootPath:             "/",
+		Identity:             IdentitySemconv,
+		Containers:           ContainersConfig{SkipSystemUnits: true},
+		Network: NetworkConfig{
+			Enabled:                     true,
+			MaxEdges:                    32768,
+			MaxDestinationsPerContainer: 1000,
+			TrackPublic:                 []PrefixConfig{"0.0.0.0/0", "::/0"},
+		},
+	}
+}
+
+// Validate checks paths and durations; the collector calls the Validate of each part by itself.
+func (c *Config) Validate() error {
+	var errs []error
+	if !filepath.IsAbs(c.RootPath) {
+		errs = append(errs, fmt.Errorf("root_path: %q is not an absolute path", c.RootPath))
+	}
+	if c.CgroupRoot != "" && !filepath.IsAbs(c.CgroupRoot) {
+		errs = append(errs, fmt.Errorf("cgroup_root: %q is not an absolute path", c.CgroupRoot))
+	}
+	// The collector itself refuses what is negative, and an interval of zero.
+	if c.CollectionInterval > 0 && c.CollectionInterval < minDuration {
+		errs = append(errs, fmt.Errorf("collection_interval: %v is less than %v; is the unit missing?",
+			c.CollectionInterval, minDuration))
+	}
+	if c.Timeout >= 0 && c.Timeout < minDuration {
+		errs = append(errs, fmt.Errorf("timeout: %v is less than %v; is the unit missing?", c.Timeout, minDuration))
+	}
+	return oneLine(errs)
+}
+
+// oneLine joins errs. The collector puts the path of the section before the text, but not before each line of it.
+func oneLine(errs []error) error {
+	if len(errs) == 0 {
+		return nil
+	}
+	texts := make([]string, len(errs))
+	for i, err := range errs {
+		texts[i] = err.Error()
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
+// Validate refuses unknown modes.
+func (m IdentityMode) Validate() error {
+	switch m {
+	case IdentitySemconv, IdentityCoroot:
+		return nil
+	}
+	return fmt.Errorf("%q is neither %q nor %q", string(m), IdentitySemconv, IdentityCoroot)
+}
+
+// Validate refuses ages below zero.
+func (c *ContainersConfig) Validate() error {
+	if c.MinAge < 0 {
+		return fmt.Errorf("min_age: %v is negative", c.MinAge)
+	}
+	return nil
+}
+
+// Validate refuses limits that hold nothing or more than memory.
+func (c *NetworkConfig) Validate() error {
+	var errs []error
+	if c.MaxEdges < 1 || c.MaxEdges > maxEdgesLimit {
+		errs = append(errs, fmt.Errorf("max_edges: %d is not between 1 and %d", c.MaxEdges, maxEdgesLimit))
+	}
+	if c.MaxDestinationsPerContainer < 1 || c.MaxDestinationsPerContainer > maxEdgesLimit {
+		errs = append(errs, fmt.Errorf("max_destinations_per_container: %d is not between 1 and %d",
+			c.MaxDestinationsPerContainer, maxEdgesLimit))
+	}
+	return oneLine(errs)
+}
+
+// Validate refuses what does not exist yet, so that nobody waits for it.
+func (c *LogsConfig) Validate() error {
+	if c.Enabled {
+		return errors.New("enabled: this version does not read the logs of containers yet")
+	}
+	return nil
+}
+
+// Validate refuses what does not exist yet, so that nobody waits for it.
+func (c *LatencyConfig) Validate() error {
+	if c.ICMP {
+		return errors.New("icmp: this version does not send echo requests yet")
+	}
+	return nil
+}
+
+// Validate refuses what is not a regular expression, and the empty one, which matches everything.
+func (p PatternConfig) Validate() error {
+	if p == "" {
+		return errors.New("the regular expression is empty")
+	}
+	_, err := regexp.Compile(string(p))
+	return err
+}
+
+// Validate refuses what is not a network.
+func (p PrefixConfig) Validate() error {
+	_, err := p.parse()
+	return err
+}
+
+func (p PrefixConfig) parse() (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(string(p))
+	switch {
+	case err != nil:
+		return netip.Prefix{}, fmt.Errorf("%q is not a network such as 203.0.113.0/24", string(p))
+	case prefix.Addr().Is4In6():
+		return netip.Prefix{}, fmt.Errorf("%q: write IPv4 networks as IPv4", string(p))
+	}
+	return prefix.Masked(), nil
+}

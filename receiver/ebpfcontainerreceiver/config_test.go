@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package ebpfcontainerreceiver
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.opentelemetry.io/collector/confmap"
+	"go.opentelemetry.io/collector/scraper/scraperhelper"
+
+	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
+)
+
+// load does what the collector does with the YAML of one receiver: unmarshal over the defaults, then validate.
+func load(t *testing.T, yaml string) (*Config, error) {
+	t.Helper()
+	retrieved, err := confmap.NewRetrievedFromYAML([]byte(yaml))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf, err := retrieved.AsConf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := createDefaultConfig().(*Config)
+	if err := conf.Unmarshal(cfg); err != nil {
+		return nil, err
+	}
+	// As below receivers::ebpf_container, so that the paths are those that users see.
+	return cfg, confmap.Validate(map[string]map[string]any{"receivers": {"ebpf_container": cfg}})
+}
+
+func diffConfigs(want, got *Config) string {
+	return cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{}, ContainersConfig{}, NetworkConfig{}, CloudConfig{},
+		LogsConfig{}, LatencyConfig{}, scraperhelper.ControllerConfig{}), cmp.Comparer(equalMetrics))
+}
+
+func equalMetrics(a, b metadata.MetricsBuilderConfig) bool { return a == b }
+
+func TestDefaultConfigIsDocumented(t *testing.T) {
+	got, err := load(t, `{}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented, err := load(t, `
+collection_interval: 15s
+initial_delay: 0s
+timeout: 10s
+root_path: /
+cgroup_root: ""
+identity: semconv
+containers:
+  include: []
+  exclude: []
+  min_age: 0s
+  skip_system_units: true
+network:
+  enabled: true
+  max_edges: 32768
+  max_destinations_per_container: 1000
+  track_public: ["0.0.0.0/0", "::/0"]
+cloud:
+  provider: ""
+  region: ""
+  availability_zone: ""
+  account_id: ""
+  instance_id: ""
+  instance_type: ""
+logs:
+  enabled: false
+latency:
+  icmp: false
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented.Containers.Include, documented.Containers.Exclude = nil, nil // from empty
+	if diff := diffConfigs(documented, got); diff != "" {
+		t.Errorf("defaults (-documented +got):\n%s", diff)
+	}
+}
+
+func TestConfigTakesAllKeys(t *testing.T) {
+	got, err := load(t, `
+collection_interval: 1m
+timeout: 30s
+root_path: /host
+cgroup_root: /host/sys/fs/cgroup
+identity: coroot
+containers:
+  include: ["^/docker/", "^/k8s/"]
+  exclude: ["^/system.slice/"]
+  min_age: 5s
+  skip_system_units: false
+network:
+  enabled: false
+  max_edges: 1024
+  max_destinations_per_container: 10
+  track_public: ["203.0.113.0/24"]
+cloud:
+  provider: aws
+  region: eu-central-1
+  availability_zone: eu-central-1a
+  account_id: "123456789012"
+  instance_id: i-0123456789abcdef0
+  instance_type: m7g.large
+metrics:
+  container.uptime:
+    enabled: true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := createDefaultConfig().(*Config)
+	want.CollectionInterval = time.Minute
+	want.Timeout = 30 * time.Second
+	want.RootPath = "/host"
+	want.CgroupRoot = "/host/sys/fs/cgroup"
+	want.Identity = IdentityCoroot
+	want.Containers = ContainersConfig{
+		Include: []PatternConfig{"^/docker/", "^/k8s/"},
+		Exclude: []PatternConfig{"^/system.slice/"},
+		MinAge:  5 * time.Second,
+	}
+	want.Network = NetworkConfig{
+		MaxEdges: 1024, MaxDestinationsPerContainer: 10, TrackPublic: []PrefixConfig{"203.0.113.0/24"},
+	}
+	want.Cloud = CloudConfig{
+		Provider: "aws", Region: "eu-central-1", AvailabilityZone: "eu-central-1a", AccountID: "123456789012",
+		InstanceID: "i-0123456789abcdef0", InstanceType: "m7g.large",
+	}
+	if !got.Metrics.ContainerUptime.Enabled {
+		t.Error("metrics::container.uptime::enabled had no effect")
+	}
+	want.Metrics = got.Metrics
+	if diff := diffConfigs(want, got); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestConfigEmptyTrackPublicTracksNone(t *testing.T) {
+	got, err := load(t, "network: {track_public: []}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Network.TrackPublic) != 0 {
+		t.Errorf("got %v, want none", got.Network.TrackPublic)
+	}
+}
+
+func TestConfigErrorsNameTheKey(t *testing.T) {
+	const at = "receivers::ebpf_container"
+	for _, tt := range []struct {
+		name, yaml string
+		want       []string // parts of the message
+	}{
+		{"unknown key", "colection_interval: 1s", []string{"colection_interval", "invalid keys"}},
+		{"unknown key inside", "network: {max_edgs: 1}", []string{"network", "max_edgs", "invalid keys"}},
+		{"unknown metric", "metrics: {container.nope: {enabled: true}}", []string{"container.nope"}},
+		{"interval zero", "collection_interval: 0s", []string{"collection_interval"}},
+		{"interval negative", "collection_interval: -1s", []string{"collection_interval"}},
+		{"interval without unit", "collection_interval: 15", []string{at + ": collection_interval: 15ns is less than 100ms"}},
+		{"deadline without unit", "timeout: 10", []string{at + ": timeout: 10ns is less than 100ms"}},
+		{"no deadline", "timeout: 0s", []string{at + ": timeout"}},
+		{"negative deadline", "timeout: -1s", []string{"timeout"}},
+		{"root relative", "root_path: host", []string{at + `: root_path: "host" is not an absolute path`}},
+		{"root empty", `root_path: ""`, []string{at + ": root_path"}},
+		{"cgroup root relative", "cgroup_root: sys/fs/cgroup", []string{at + ": cgroup_root"}},
+		{"identity", "identity: otel", []string{at + `::identity: "otel" is neither "semconv" nor "coroot"`}},
+		{"bad regexp", `containers: {include: ["^/docker/", "("]}`, []string{at + "::containers::include::1: "}},
+		{"empty regexp", `containers: {exclude: [""]}`, []string{at + "::containers::exclude::0: "}},
+		{"negative age", "containers: {min_age: -5s}", []string{at + "::containers: min_age"}},
+		{"no edges", "network: {max_edges: 0}", []string{at + "::network: max_edges: 0"}},
+		{"negative edges", "network: {max_edges: -1}", []string{at + "::network: max_edges: -1"}},
+		{"too many edges", "network: {max_edges: 2000000}", []string{at + "::network: max_edges: 2000000"}},
+		{"no destinations", "network: {max_destinations_per_container: 0}",
+			[]string{at + "::network: max_destinations_per_container"}},
+		{"bad network", `network: {track_public: ["0.0.0.0/0", "8.8.8.8"]}`,
+			[]string{at + `::network::track_public::1: "8.8.8.8" is not a network`}},
+		{"mapped network", `network: {track_public: ["::ffff:1.2.3.0/120"]}`,
+			[]string{at + "::network::track_public::0: "}},
+		{"logs", "logs: {enabled: true}", []string{at + "::logs: enabled: this version"}},
+		{"icmp", "latency: {icmp: true}", []string{at + "::latency: icmp: this version"}},
+		{"two of one section", "{root_path: x, timeout: 1}", []string{at + ": root_path: ", "; timeout: "}},
+		{"all at once", "{root_path: x, identity: y, latency: {icmp: true}}",
+			[]string{"root_path", at + "::identity", at + "::latency"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := load(t, tt.yaml)
+			if err == nil {
+				t.Fatal("got no error")
+			}
+			for _, part := range tt.want {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("got %q, want %q in it", err, part)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package ebpfcontainerreceiver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.uber.org/zap"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/node"
+	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
+)
+
+// containers is what the receiver needs of the inventory; tests have another one.
+type containers interface {
+	Snapshot(context.Context) (inventory.Snapshot, error)
+	Status() inventory.Status
+	Close() error
+}
+
+type openFunc func(context.Context, inventory.Options) (containers, error)
+
+func openInventory(ctx context.Context, o inventory.Options) (containers, error) {
+	inv, err := inventory.Open(ctx, o)
+	if err != nil {
+		return nil, err // not inv: a nil *Inventory in the interface would not be nil
+	}
+	return inv, nil
+}
+
+// instance is what all signals of one component id share. It runs from the first Start to the last Shutdown.
+type instance struct {
+	cfg       *Config
+	telemetry component.TelemetrySettings
+	open      openFunc
+	users     int // guarded by instances.mu
+
+	mu      sync.Mutex // guards what follows
+	started int        // signals
+	running *running
+}
+
+// running is a started instance; its fields do not change.
+type running struct {
+	containers containers
+	host       node.Identity
+	telemetry  *metadata.TelemetryBuilder
+}
+
+func (in *instance) start(ctx context.Context) (*running, error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.running == nil {
+		r, err := in.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		in.running = r
+	}
+	in.started++
+	return in.running, nil
+}
+
+func (in *instance) stop() error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.started--; in.started > 0 {
+		return nil
+	}
+	r := in.running
+	in.running = nil
+	return r.close()
+}
+
+// run is the whole start order. Only a host without control groups is an error; what else the host refuses is off.
+func (in *instance) run(ctx context.Context) (*running, error) {
+	log := in.telemetry.Logger
+
+	host, err := node.ReadIdentity(in.cfg.RootPath)
+	if err != nil {
+		log.Warn("the host has no machine id: set the resource attribute host.id (or machine_id) in a processor",
+			zap.Error(err))
+	}
+
+	inv, err := in.open(ctx, in.options()) // ctx bounds the opening alone
+	if err != nil {
+		return nil, fmt.Errorf("open the inventory of containers: %w", err)
+	}
+	r := &running{containers: inv, host: host}
+
+	if r.telemetry, err = observe(in.telemetry, inv); err != nil {
+		_ = r.close()
+		return nil, fmt.Errorf("register own metrics: %w", err)
+	}
+
+	logStatus(log, inv.Status(), host, in.cfg)
+	return r, nil
+}
+
+// close ends what run began, in the reverse order.
+func (r *running) close() error {
+	if r.telemetry != nil {
+		r.telemetry.Shutdown() // before Close: the callbacks ask for the status
+	}
+	return r.containers.Close()
+}
+
+// options translates a valid configuration.
+func (in *instance) options() inventory.Options {
+	cfg := in.cfg
+	cgroupRoot := cfg.CgroupRoot
+	if cgroupRoot == "" {
+		cgroupRoot = filepath.Join(cfg.RootPath, "sys/fs/cgroup")
+	}
+	return inventory.Options{
+		CgroupRoot:      cgroupRoot,
+		ProcRoot:        filepath.Join(cfg.RootPath, "proc"),
+		Include:         patterns(cfg.Containers.Include),
+		Exclude:         patterns(cfg.Containers.Exclude),
+		MinAge:          cfg.Containers.MinAge,
+		SkipSystemUnits: cfg.Containers.SkipSystemUnits,
+		// Two collections fit in, even if one is late, so that none misses the last totals.
+		Keep: 2*cfg.CollectionInterval + 5*time.Second,
+		Network: inventory.NetworkOptions{
+			Enabled:         cfg.Network.Enabled,
+			MaxEdges:        uint32(cfg.Network.MaxEdges), //nolint:gosec // Validate bounds it
+			MaxDestinations: cfg.Network.MaxDestinationsPerContainer,
+			TrackPublic:     prefixes(cfg.Network.TrackPublic),
+		},
+		Logger: in.telemetry.Logger,
+	}
+}
+
+func patterns(in []PatternConfig) []*regexp.Regexp {
+	var out []*regexp.Regexp
+	for _, p := range in {
+		out = append(out, regexp.MustCompile(string(p))) // Validate has compiled it
+	}
+	return out
+}
+
+func prefixes(in []PrefixConfig) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range in {
+		if prefix, err := p.parse(); err == nil { // Validate has parsed it
+			out = append(out, prefix)
+		}
+	}
+	return out
+}
+
+// logStatus says once what is on, and in one line which parts are off and why.
+func logStatus(log *zap.Logger, st inventory.Status, host node.Identity, cfg *Config) {
+	var on, reasons []string
+	off := map[string][]string{} // features by the reason that keeps them off
+	for _, f := range st.Features {
+		if f.Err == nil {
+			on = append(on, f.Name)
+			continue
+		}
+		reason := f.Err.Error()
+		if off[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		off[reason] = append(off[reason], f.Name)
+	}
+	if len(reasons) > 0 {
+		for i, reason := range reasons {
+			reasons[i] = strings.Join(off[reason], ", ") + ": " + reason
+		}
+		log.Warn("some parts are off, the rest runs; see Privileges in the receiver's README", zap.Strings("off", reasons))
+	}
+	log.Info("ebpf_container runs",
+		zap.Strings("features", on),
+		zap.String("cgroups", st.CgroupMode),
+		zap.Int("containers", st.Containers),
+		zap.String("identity", string(cfg.Identity)),
+		zap.String("kernel", host.KernelVersion))
+}
+
+// signal is one signal of an instance. As it is, it serves the logs signal, which has no records of its own yet.
+type signal struct {
+	in      *instance
+	release func() // gives the instance back to the factory, once
+	started bool
+}
+
+// Start implements component.Component.
+func (s *signal) Start(ctx context.Context, _ component.Host) error {
+	_, err := s.start(ctx)
+	return err
+}
+
+func (s *signal) start(ctx context.Context) (*running, error) {
+	r, err := s.in.start(ctx)
+	s.started = err == nil
+	return r, err
+}
+
+// Shutdown implements component.Component. It may be called without Start, and more than once.
+func (s *signal) Shutdown(context.Context) error {
+	s.release()
+	if !s.started {
+		return nil
+	}
+	s.started = false
+	return s.in.stop()
+}

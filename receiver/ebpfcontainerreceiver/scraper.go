@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package ebpfcontainerreceiver
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.opentelemetry.io/collector/component"
+	"go.opentelemetry.io/collector/pdata/pmetric"
+	"go.opentelemetry.io/collector/receiver"
+	"go.opentelemetry.io/collector/scraper/scrapererror"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
+)
+
+// metricsScraper is the metrics signal of an instance. It is used by one goroutine.
+type metricsScraper struct {
+	*signal
+	cfg *Config
+	set receiver.Settings
+
+	// set by Start
+	running     *running
+	metrics     *metricsWriter
+	read, build metric.MeasurementOption
+}
+
+func newMetricsScraper(sig *signal, cfg *Config, set receiver.Settings) *metricsScraper {
+	return &metricsScraper{signal: sig, cfg: cfg, set: set}
+}
+
+// Start implements component.Component.
+func (s *metricsScraper) Start(ctx context.Context, _ component.Host) error {
+	r, err := s.start(ctx)
+	if err != nil {
+		return err
+	}
+	s.running = r
+	s.metrics = newMetricsWriter(s.cfg, s.set, r.host)
+	s.read = phase(metadata.AttributePhaseRead)
+	s.build = phase(metadata.AttributePhaseBuild)
+	return nil
+}
+
+func phase(p metadata.AttributePhase) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(attribute.String("phase", p.String())))
+}
+
+// ScrapeMetrics implements scraper.Metrics. The only error is a missed deadline; what was read before is given.
+func (s *metricsScraper) ScrapeMetrics(ctx context.Context) (pmetric.Metrics, error) {
+	begin := time.Now()
+	snapshot, err := s.running.containers.Snapshot(ctx)
+	if err != nil {
+		err = fmt.Errorf("read the containers: %w", err)
+		if len(snapshot.Containers) == 0 {
+			return pmetric.NewMetrics(), err
+		}
+		err = scrapererror.NewPartialScrapeError(err, 0)
+	}
+	asked := time.Now()
+	md := s.metrics.write(snapshot)
+
+	durations := s.running.telemetry.EbpfContainerScrapeDuration
+	durations.Record(ctx, asked.Sub(begin).Seconds(), s.read)
+	durations.Record(ctx, time.Since(asked).Seconds(), s.build)
+	return md, err
+}
