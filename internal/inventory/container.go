@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
@@ -48,7 +49,9 @@ type container struct {
 type life struct {
 	container *container
 	born      time.Time
-	top       [2]*dir // by hierarchy: the container's own directories, those that are dead included
+	young     bool         // born while we watched; others are much older than we know
+	top       [2]*dir      // by hierarchy: the container's own directories, those that are dead included
+	readAt    atomic.Int64 // when it was last read, in nanoseconds since 1970
 
 	mu     sync.Mutex // guards what follows, so that a file is read by one at a time
 	cgroup *cgroups.Cgroup
@@ -66,7 +69,7 @@ func (l *life) over() bool {
 }
 
 // read brings stats up to date. What it cannot read any more because the cgroup is being removed stays as it was.
-func (l *life) read() error {
+func (l *life) read(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -74,12 +77,21 @@ func (l *life) read() error {
 	}
 	s := cgroups.Stats{Devices: make([]cgroups.Device, 0, len(l.stats.Devices))}
 	err := l.cgroup.Read(&s)
+	l.readAt.Store(now.UnixNano())
 	if errors.Is(err, fs.ErrNotExist) {
 		keepKnown(&s, &l.stats)
 		err = nil
 	}
 	l.stats = s
 	return err
+}
+
+// lastRead is the time of the last reading, or that of birth.
+func (l *life) lastRead() time.Time {
+	if ns := l.readAt.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return l.born
 }
 
 func (l *life) lastStats() cgroups.Stats {

@@ -86,6 +86,7 @@ type Inventory struct {
 	rewalk chan struct{} // asks for a walk now
 
 	mu         sync.Mutex // guards what follows; never held while a file is read
+	watching   bool       // the first walk is done
 	seq        uint64     // grows with each change of dirs
 	dirs       map[cgroups.ID]*dir
 	containers map[string]*container
@@ -164,6 +165,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	if err := inv.walk(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("walk %s: %w", opts.CgroupRoot, err), inv.Close())
 	}
+	inv.mu.Lock()
+	inv.watching = true
+	inv.mu.Unlock()
 	run, cancel := context.WithCancel(context.Background())
 	inv.cancel = cancel
 	if inv.hasEvents {

@@ -13,11 +13,14 @@ import (
 )
 
 const (
-	// tick is how often the young are read and the asked-for walks are done.
-	tick = 500 * time.Millisecond
-	// youngAge is how long a container is read on each tick, so that something is known of it should it be gone before
-	// the first collection and the read at its end come too late.
-	youngAge = 5 * time.Second
+	// tick is how often it is looked what is due.
+	tick = 100 * time.Millisecond
+	// A container is read when the last reading is older than this part of its age, in case the read at its end comes too
+	// late: then no more than that part is missing. It makes ten readings in its first second, three in each later time
+	// in which its age doubles.
+	readDue = 4
+	// lookForLossEvery is how soon lost events are made up for.
+	lookForLossEvery = time.Second
 	// walkEvery is the safety net under the events, walkWithoutEvents takes their place.
 	walkEvery         = time.Minute
 	walkWithoutEvents = time.Second
@@ -29,7 +32,7 @@ const (
 func (inv *Inventory) maintain(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
-	lastWalk, lastClean := inv.now(), inv.now()
+	lastWalk, lastClean, lastLook := inv.now(), inv.now(), inv.now()
 	var lost uint64
 	for {
 		walk := false
@@ -41,8 +44,11 @@ func (inv *Inventory) maintain(ctx context.Context) {
 		case <-t.C:
 		}
 		now := inv.now()
-		if l := inv.kernel.Stats().EventsLost; l != lost {
-			lost, walk = l, true
+		if now.Sub(lastLook) >= lookForLossEvery {
+			lastLook = now
+			if l := inv.kernel.Stats().EventsLost; l != lost {
+				lost, walk = l, true
+			}
 		}
 		if walk || now.Sub(lastWalk) >= inv.walkInterval() {
 			if err := inv.walk(ctx); err != nil && ctx.Err() == nil {
@@ -52,7 +58,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			}
 			lastWalk = now
 		}
-		inv.readYoung(now)
+		inv.readDueOnes(now)
 		if now.Sub(lastClean) >= janitorEvery {
 			lastClean = now
 			if err := inv.clean(now); err != nil {
@@ -71,17 +77,18 @@ func (inv *Inventory) walkInterval() time.Duration {
 	return walkWithoutEvents
 }
 
-func (inv *Inventory) readYoung(now time.Time) {
-	var young []*life
+// readDueOnes reads the containers of which a large part of their life is not known.
+func (inv *Inventory) readDueOnes(now time.Time) {
+	var due []*life
 	inv.mu.Lock()
 	for _, c := range inv.containers {
-		if l := c.current; c.goneAt.IsZero() && now.Sub(l.born) < youngAge {
-			young = append(young, l)
+		if l := c.current; l.young && c.goneAt.IsZero() && now.Sub(l.lastRead()) >= max(tick, now.Sub(l.born)/readDue) {
+			due = append(due, l)
 		}
 	}
 	inv.mu.Unlock()
-	for _, l := range young {
-		if err := l.read(); err != nil {
+	for _, l := range due {
+		if err := l.read(now); err != nil {
 			inv.mu.Lock()
 			inv.countRead(err)
 			inv.mu.Unlock()

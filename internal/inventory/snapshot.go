@@ -109,7 +109,7 @@ func (inv *Inventory) readLive(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := l.read(); err != nil {
+		if err := l.read(inv.now()); err != nil {
 			failed++
 		}
 	}

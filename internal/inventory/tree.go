@@ -97,7 +97,7 @@ func (inv *Inventory) beginLife(c *container, now time.Time) *life {
 		c.past = last
 		old.close()
 	}
-	c.current = &life{container: c, born: now, cgroup: inv.fs.Cgroup(c.ref.Path)}
+	c.current = &life{container: c, born: now, young: inv.watching, cgroup: inv.fs.Cgroup(c.ref.Path)}
 	return c.current
 }
 
@@ -146,7 +146,7 @@ func (inv *Inventory) onEvent(e bpf.CgroupEvent) {
 		if d := inv.dirs[id]; d != nil && d.life != nil && d.top && d.deadAt.IsZero() {
 			l := d.life
 			inv.mu.Unlock()
-			err := l.read()
+			err := l.read(inv.now())
 			inv.mu.Lock()
 			inv.countRead(err)
 		}
