@@ -73,7 +73,7 @@ func (s *instances) newSignal(set receiver.Settings, cfg *Config) *signal {
 	defer s.mu.Unlock()
 	in, ok := s.byKey[key]
 	if !ok {
-		in = &instance{cfg: cfg, telemetry: set.TelemetrySettings, open: s.open}
+		in = &instance{id: set.ID, cfg: cfg, telemetry: set.TelemetrySettings, open: s.open}
 		s.byKey[key] = in
 	}
 	in.users++

@@ -204,28 +204,43 @@ func (w *metricsWriter) recordEdges(ts pcommon.Timestamp, c *inventory.Container
 	}
 }
 
-// endSeries takes the values out of all datapoints and marks them as not recorded, which ends their series.
+// endSeries makes of md the points that end its series: marked as not recorded, without a value. Each is a metric of its
+// own: the prometheus exporter (v0.155) looks at no further point of a metric after the first that ends a series.
 func endSeries(md pmetric.Metrics) {
 	for _, rm := range md.ResourceMetrics().All() {
 		for _, sm := range rm.ScopeMetrics().All() {
+			ended := pmetric.NewMetricSlice()
 			for _, m := range sm.Metrics().All() {
-				if m.Type() == pmetric.MetricTypeSum {
-					endPoints(m.Sum().DataPoints())
-				} else {
-					endPoints(m.Gauge().DataPoints())
+				for _, dp := range pointsOf(m).All() {
+					endPoint(ended.AppendEmpty(), m, dp)
 				}
 			}
+			ended.CopyTo(sm.Metrics())
 		}
 	}
 }
 
-func endPoints(points pmetric.NumberDataPointSlice) {
-	for _, dp := range points.All() {
-		ended := pmetric.NewNumberDataPoint() // a value cannot be taken out of a datapoint
-		ended.SetStartTimestamp(dp.StartTimestamp())
-		ended.SetTimestamp(dp.Timestamp())
-		ended.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(true))
-		dp.Attributes().MoveTo(ended.Attributes())
-		ended.MoveTo(dp)
+func pointsOf(m pmetric.Metric) pmetric.NumberDataPointSlice {
+	if m.Type() == pmetric.MetricTypeSum {
+		return m.Sum().DataPoints()
 	}
+	return m.Gauge().DataPoints()
+}
+
+func endPoint(to, m pmetric.Metric, dp pmetric.NumberDataPoint) {
+	to.SetName(m.Name())
+	to.SetUnit(m.Unit())
+	to.SetDescription(m.Description())
+	if m.Type() == pmetric.MetricTypeSum {
+		sum := to.SetEmptySum()
+		sum.SetIsMonotonic(m.Sum().IsMonotonic())
+		sum.SetAggregationTemporality(m.Sum().AggregationTemporality())
+	} else {
+		to.SetEmptyGauge()
+	}
+	ended := pointsOf(to).AppendEmpty()
+	ended.SetStartTimestamp(dp.StartTimestamp())
+	ended.SetTimestamp(dp.Timestamp())
+	ended.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(true))
+	dp.Attributes().MoveTo(ended.Attributes())
 }

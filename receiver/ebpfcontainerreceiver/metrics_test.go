@@ -165,6 +165,13 @@ func TestMetricsOfAnEndedContainerHaveNoValues(t *testing.T) {
 	for s := range series {
 		t.Errorf("%s: not ended", s)
 	}
+	for _, sm := range w.write(ended).ResourceMetrics().At(0).ScopeMetrics().All() {
+		for _, m := range sm.Metrics().All() {
+			if n := pointsOf(m).Len(); n != 1 {
+				t.Errorf("%s: %d points in one metric, of which the prometheus exporter would end the first only", m.Name(), n)
+			}
+		}
+	}
 }
 
 func TestMetricsWriterKeepsNothingBetweenSnapshots(t *testing.T) {

@@ -41,6 +41,7 @@ func openInventory(ctx context.Context, o inventory.Options) (containers, error)
 
 // instance is what all signals of one component id share. It runs from the first Start to the last Shutdown.
 type instance struct {
+	id        component.ID
 	cfg       *Config
 	telemetry component.TelemetrySettings
 	open      openFunc
@@ -99,7 +100,7 @@ func (in *instance) run(ctx context.Context) (*running, error) {
 	}
 	r := &running{containers: inv, host: host}
 
-	if r.telemetry, err = observe(in.telemetry, inv); err != nil {
+	if r.telemetry, err = observe(in.telemetry, in.id, inv); err != nil {
 		_ = r.close()
 		return nil, fmt.Errorf("register own metrics: %w", err)
 	}

@@ -43,13 +43,9 @@ func (s *metricsScraper) Start(ctx context.Context, _ component.Host) error {
 	}
 	s.running = r
 	s.metrics = newMetricsWriter(s.cfg, s.set, r.host)
-	s.read = phase(metadata.AttributePhaseRead)
-	s.build = phase(metadata.AttributePhaseBuild)
+	s.read = ownAttributes(s.set.ID, attribute.String("phase", metadata.AttributePhaseRead.String()))
+	s.build = ownAttributes(s.set.ID, attribute.String("phase", metadata.AttributePhaseBuild.String()))
 	return nil
-}
-
-func phase(p metadata.AttributePhase) metric.MeasurementOption {
-	return metric.WithAttributeSet(attribute.NewSet(attribute.String("phase", p.String())))
 }
 
 // ScrapeMetrics implements scraper.Metrics. The only error is a missed deadline; what was read before is given.

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/consumer/consumertest"
 	"go.opentelemetry.io/collector/receiver/receivertest"
@@ -78,6 +79,7 @@ func TestShutdownWaitsForACollectionUnderWay(t *testing.T) {
 func newRunningScraper(t *testing.T, host *fakeHost, tel *componenttest.Telemetry) *metricsScraper {
 	t.Helper()
 	set := receivertest.NewNopSettings(metadata.Type)
+	set.ID = component.NewIDWithName(metadata.Type, "own")
 	set.TelemetrySettings = tel.NewTelemetrySettings()
 	shared := &instances{open: host.open, byKey: map[instanceKey]*instance{}}
 	cfg := newTestConfig()
@@ -136,6 +138,7 @@ func TestOwnMetrics(t *testing.T) {
 	s := newRunningScraper(t, host, tel)
 
 	point := func(v int64, attrs ...attribute.KeyValue) metricdata.DataPoint[int64] {
+		attrs = append(attrs, attribute.String("receiver", "ebpf_container/own"))
 		return metricdata.DataPoint[int64]{Value: v, Attributes: attribute.NewSet(attrs...)}
 	}
 	one := func(v int64, attrs ...attribute.KeyValue) []metricdata.DataPoint[int64] {

@@ -38,54 +38,49 @@ func reason(err error) string {
 	return reasonError
 }
 
-// observe registers the receiver's own metrics, read from the inventory whenever the collector asks. Shutdown of the
-// builder ends them.
-func observe(set component.TelemetrySettings, inv containers) (*metadata.TelemetryBuilder, error) {
+// observe registers the receiver's own metrics, read from the inventory whenever the collector asks. They carry the id of
+// the receiver, since all of one process share their instruments. Shutdown of the builder ends them.
+func observe(set component.TelemetrySettings, id component.ID, inv containers) (*metadata.TelemetryBuilder, error) {
 	tb, err := metadata.NewTelemetryBuilder(set)
 	if err != nil {
 		return nil, err
 	}
-	count := func(value func(inventory.Status) uint64) metric.Int64Callback {
+	alone, edges := ownAttributes(id), ownAttributes(id, attribute.String("map", "edges"))
+	observe := func(value func(inventory.Status) uint64) metric.Int64Callback {
 		return func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(toInt64(value(inv.Status())))
+			o.Observe(toInt64(value(inv.Status())), alone)
 			return nil
 		}
 	}
-	edges := metric.WithAttributeSet(attribute.NewSet(attribute.String("map", "edges")))
-
+	ofEdges := func(value func(inventory.Status) int) metric.Int64Callback {
+		return func(_ context.Context, o metric.Int64Observer) error {
+			if st := inv.Status(); st.EdgesMax > 0 {
+				o.Observe(int64(value(st)), edges)
+			}
+			return nil
+		}
+	}
 	err = errors.Join(
-		tb.RegisterEbpfContainerContainersCallback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(int64(inv.Status().Containers))
-			return nil
-		}),
 		tb.RegisterEbpfContainerFeatureEnabledCallback(func(_ context.Context, o metric.Int64Observer) error {
-			observeFeatures(o, inv.Status().Features)
+			observeFeatures(o, id, inv.Status().Features)
 			return nil
 		}),
-		tb.RegisterEbpfContainerMapEntriesCallback(func(_ context.Context, o metric.Int64Observer) error {
-			if st := inv.Status(); st.EdgesMax > 0 {
-				o.Observe(int64(st.EdgesLive), edges)
-			}
-			return nil
-		}),
-		tb.RegisterEbpfContainerMapLimitCallback(func(_ context.Context, o metric.Int64Observer) error {
-			if st := inv.Status(); st.EdgesMax > 0 {
-				o.Observe(int64(st.EdgesMax), edges)
-			}
-			return nil
-		}),
+		tb.RegisterEbpfContainerMapEntriesCallback(ofEdges(func(st inventory.Status) int { return st.EdgesLive })),
+		tb.RegisterEbpfContainerMapLimitCallback(ofEdges(func(st inventory.Status) int { return st.EdgesMax })),
+		tb.RegisterEbpfContainerContainersCallback(
+			observe(func(st inventory.Status) uint64 { return uint64(st.Containers) })), //nolint:gosec // not negative
 		tb.RegisterEbpfContainerCgroupsUnresolvedCallback(
-			count(func(st inventory.Status) uint64 { return st.CgroupsUnresolved })),
+			observe(func(st inventory.Status) uint64 { return st.CgroupsUnresolved })),
 		tb.RegisterEbpfContainerEdgesFoldedCallback(
-			count(func(st inventory.Status) uint64 { return st.EdgesFolded })),
+			observe(func(st inventory.Status) uint64 { return st.EdgesFolded })),
 		tb.RegisterEbpfContainerEdgesUnaccountedCallback(
-			count(func(st inventory.Status) uint64 { return st.EdgesUnaccounted })),
+			observe(func(st inventory.Status) uint64 { return st.EdgesUnaccounted })),
 		tb.RegisterEbpfContainerEventsLostCallback(
-			count(func(st inventory.Status) uint64 { return st.EventsLost })),
+			observe(func(st inventory.Status) uint64 { return st.EventsLost })),
 		tb.RegisterEbpfContainerReadErrorsCallback(
-			count(func(st inventory.Status) uint64 { return st.ReadErrors })),
+			observe(func(st inventory.Status) uint64 { return st.ReadErrors })),
 		tb.RegisterEbpfContainerWalkErrorsCallback(
-			count(func(st inventory.Status) uint64 { return st.WalkErrors })),
+			observe(func(st inventory.Status) uint64 { return st.WalkErrors })),
 	)
 	if err != nil {
 		tb.Shutdown()
@@ -94,14 +89,18 @@ func observe(set component.TelemetrySettings, inv containers) (*metadata.Telemet
 	return tb, nil
 }
 
-func observeFeatures(o metric.Int64Observer, features []inventory.Feature) {
+// ownAttributes are those of one of the receiver's own metrics.
+func ownAttributes(id component.ID, more ...attribute.KeyValue) metric.MeasurementOption {
+	return metric.WithAttributeSet(attribute.NewSet(append(more, attribute.String("receiver", id.String()))...))
+}
+
+func observeFeatures(o metric.Int64Observer, id component.ID, features []inventory.Feature) {
 	for _, f := range features {
 		var on int64
 		if f.Err == nil {
 			on = 1
 		}
-		o.Observe(on, metric.WithAttributeSet(attribute.NewSet(
-			attribute.String("feature", f.Name), attribute.String("reason", reason(f.Err)))))
+		o.Observe(on, ownAttributes(id, attribute.String("feature", f.Name), attribute.String("reason", reason(f.Err))))
 	}
 }
 
