@@ -37,6 +37,11 @@ func printTable(out io.Writer, before, now sample, limit int) error {
 
 	var buf bytes.Buffer
 	fmt.Fprintf(&buf, "\n%s  %d containers and services\n", now.at.Format(time.TimeOnly), len(sorted))
+	if len(sorted) == 0 {
+		buf.WriteString("nothing on this machine runs in a container or as a system service, as far as its cgroups tell\n\n")
+		_, err := out.Write(buf.Bytes())
+		return err
+	}
 	tw := tabwriter.NewWriter(&buf, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, columnHeading)
 	for _, r := range sorted[:len(sorted)-left] {
