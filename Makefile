@@ -23,11 +23,11 @@ AS_USER := $(if $(and $(ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER) -H env "PATH=$$
 HAVE_CC := $(shell PATH="$(PATH)"; command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
 RACE := $(if $(HAVE_CC),-race)
 
-.PHONY: help run build test test-root bench generate lint check
+.PHONY: help run build test test-root test-kernels bench generate lint check
 .PHONY: test-packages generate-packages
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 build: ## build the collector: otelcol-custom/otelcol-custom
 	@$(AS_USER) env CGO_ENABLED=0 $(GO) -C otelcol-custom build $(BUILD_FLAGS) -ldflags '-s -w' -o otelcol-custom .
@@ -59,6 +59,9 @@ test: build ## run all tests; as root also those with real containers and kernel
 test-root: ## as test, but fails unless root
 	@$(if $(ROOT),,echo "make test-root needs root: sudo make test-root" >&2; exit 1)
 	$(MAKE) test
+
+test-kernels: ## run the kernel side's tests on other kernels, in QEMU (Debian amd64; KERNELS="6.1 6.12")
+	@test/kernels/run.sh $(KERNELS)
 
 bench: ## run the benchmarks
 	@$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)

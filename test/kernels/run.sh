@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Boots the kernels of the Debian series named as arguments in QEMU (software emulation, half a minute each) and runs the
+# tests of the packages that touch the kernel inside. Debian amd64, as root when packages are missing. See make test-kernels.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+series=("$@")
+[ ${#series[@]} -gt 0 ] || series=(6.1 6.12)
+work=.build/kernels
+mkdir -p "$work/root/tests" "$work/deb"
+
+for pair in qemu-system-x86_64=qemu-system-x86 cpio=cpio; do
+	command -v "${pair%=*}" >/dev/null || apt-get install -y -qq --no-install-recommends "${pair#*=}" >/dev/null
+done
+
+export CGO_ENABLED=0 GOARCH=amd64
+for pkg in bpf inventory; do
+	go test -c -o "$work/root/tests/$pkg" "./internal/$pkg"
+done
+go build -trimpath -o "$work/root/init" ./test/kernels/init
+(cd "$work/root" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd.gz"
+
+failed=0
+for s in "${series[@]}"; do
+	image=$(apt-cache search --names-only "^linux-image-${s//./\\.}\\.[0-9].*-cloud-amd64\$" | cut -d' ' -f1 | sort -V | tail -n 1)
+	if [ -z "$image" ]; then
+		echo "Linux $s: apt knows no image (apt-get update?)"
+		failed=1
+		continue
+	fi
+	kernel=$work/deb/$image
+	if [ ! -d "$kernel" ]; then
+		(cd "$work/deb" && apt-get download -qq "$image" && dpkg-deb -x "$image"_*.deb "$image")
+	fi
+	log=$work/$s.log
+	timeout 600 qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
+		-kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initrd.gz" -append "console=ttyS0 panic=-1 quiet" \
+		</dev/null >"$log" 2>&1 || true
+	if grep -q '^verdict: passed' "$log"; then
+		echo "$image: $(grep -c '^--- PASS' "$log") passed, $(grep -c '^--- SKIP' "$log" || true) skipped"
+	else
+		echo "$image: FAILED, see $log"
+		grep -E '^(--- FAIL|panic:|init:)|_test\.go:' "$log" | head -n 20
+		failed=1
+	fi
+done
+exit $failed
