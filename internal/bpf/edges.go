@@ -209,17 +209,14 @@ func (e *Edge) decode(k *tcpEdgeKey, v *tcpEdge) {
 	}
 }
 
-// Forget deletes edges that EachEdge gave. What connections of theirs do later makes new edges, which begin at zero.
-func (t *Tracer) Forget(edges []Edge) error {
-	var errs []error
-	for i := range edges {
-		m := t.tcp.objs.Edges
-		if !edges[i].Destination.IsValid() {
-			m = t.tcp.objs.EdgesOverflow
-		}
-		if err := m.Delete(&edges[i].key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			errs = append(errs, err)
-		}
+// Forget deletes an edge that EachEdge gave. What connections of its do later makes a new edge, which begins at zero.
+func (t *Tracer) Forget(e *Edge) error {
+	m := t.tcp.objs.Edges
+	if !e.Destination.IsValid() {
+		m = t.tcp.objs.EdgesOverflow
 	}
-	return errors.Join(errs...)
+	if err := m.Delete(&e.key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete the edge to %s: %w", e.Destination, err)
+	}
+	return nil
 }

@@ -204,7 +204,8 @@ func TestForgetDeletes(t *testing.T) {
 	a, b := serveEcho(t, "127.0.0.1:0"), serveEcho(t, "127.0.0.1:0")
 	ch.do("connect 1 %s", a)
 	ch.do("connect 1 %s", b)
-	if err := tr.Forget([]Edge{edgesOf(t, tr, c)[a]}); err != nil {
+	gone := edgesOf(t, tr, c)[a]
+	if err := tr.Forget(&gone); err != nil {
 		t.Fatal(err)
 	}
 	edges := edgesOf(t, tr, c)

@@ -15,9 +15,9 @@ import (
 // edge is the traffic of a container with one destination. The kernel's table has what is new, past what was taken out of
 // it: the edges of cgroups that the container no longer has.
 type edge struct {
-	label     string
-	past      totals
-	sum, next totals // past and the kernel's, after the last whole pass and in the one under way
+	label string
+	past  totals
+	sum   totals // past and the kernel's, as of the last pass
 }
 
 type totals struct {
@@ -44,34 +44,34 @@ var (
 
 // passEdges sums up the kernel's table for all containers. It shows visit, if there is one, each entry with the directory
 // that it resolves to and the edge that it is counted in, nil where there is none. After an error the sums are those of
-// the pass before. edgesMu is held.
+// the pass before. edgesMu is held; mu is not while the kernel is read, so that events are not held up.
 func (inv *Inventory) passEdges(visit func(*bpf.Edge, *dir, *edge)) error {
+	inv.table = inv.table[:0]
+	err := inv.kernel.EachEdge(func(ke *bpf.Edge) { inv.table = append(inv.table, *ke) })
+
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	for _, c := range inv.containers {
-		for _, e := range c.edges {
-			e.next = e.past
-		}
-	}
-	err := inv.kernel.EachEdge(func(ke *bpf.Edge) {
-		var e *edge
-		d := inv.resolve(ke)
-		if c := d.container(); c != nil {
-			if e = inv.edgeFor(c, ke); e != nil {
-				e.next.add(ke)
-			}
-		}
-		if visit != nil {
-			visit(ke, d, e)
-		}
-	})
 	if err != nil {
 		inv.status.ReadErrors++
 		return err
 	}
 	for _, c := range inv.containers {
 		for _, e := range c.edges {
-			e.sum = e.next
+			e.sum = e.past
+		}
+	}
+	inv.foreign = false
+	for i := range inv.table {
+		ke := &inv.table[i]
+		var e *edge
+		d := inv.resolve(ke)
+		if c := d.container(); c == nil {
+			inv.foreign = true
+		} else if e = inv.edgeFor(c, ke); e != nil {
+			e.sum.add(ke)
+		}
+		if visit != nil {
+			visit(ke, d, e)
 		}
 	}
 	return nil

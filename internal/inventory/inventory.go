@@ -62,7 +62,7 @@ const (
 type kernel interface {
 	CgroupEvents(fn func(bpf.CgroupEvent)) error
 	EachEdge(fn func(*bpf.Edge)) error
-	Forget([]bpf.Edge) error
+	Forget(*bpf.Edge) error
 	Features() []bpf.Feature
 	Stats() bpf.Stats
 	Close() error
@@ -92,7 +92,9 @@ type Inventory struct {
 	containers map[string]*container
 	status     Status // the counters
 
-	edgesMu sync.Mutex // taken before mu; guards the edges of containers: one pass over the kernel's table at a time
+	edgesMu sync.Mutex // taken before mu: one pass over the kernel's table at a time; guards what follows and all edges
+	table   []bpf.Edge // the kernel's, of the last pass
+	foreign bool       // it has edges that belong to no container
 }
 
 // Status of an Inventory: what is on and off, and what was lost.

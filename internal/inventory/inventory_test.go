@@ -76,20 +76,12 @@ func (k *fakeKernel) EachEdge(fn func(*bpf.Edge)) error {
 	return k.err
 }
 
-func (k *fakeKernel) Forget(edges []bpf.Edge) error {
+func (k *fakeKernel) Forget(e *bpf.Edge) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var left []bpf.Edge
-	for _, e := range k.edges {
-		gone := false
-		for _, f := range edges {
-			gone = gone || e.CgroupV2 == f.CgroupV2 && e.Destination == f.Destination
-		}
-		if !gone {
-			left = append(left, e)
-		}
-	}
-	k.edges = left
+	k.edges = slices.DeleteFunc(slices.Clone(k.edges), func(f bpf.Edge) bool {
+		return e.CgroupV2 == f.CgroupV2 && e.Destination == f.Destination
+	})
 	return nil
 }
 
@@ -379,6 +371,7 @@ func TestEdgesOfNobodyAreClearedAway(t *testing.T) {
 	mine, excluded := h.cgroup("docker/"+hexA, 0), h.cgroup("docker/"+hexB, 0)
 	dst := netip.MustParseAddrPort("10.0.0.1:80")
 	h.kernel.set(nil, []bpf.Edge{{CgroupV2: mine, Destination: dst}, {CgroupV2: excluded, Destination: dst}, {CgroupV2: 1 << 40, Destination: dst}}...)
+	h.snapshot() // sees that there are some
 	h.clean()
 	if left := h.kernel.all(); len(left) != 1 || left[0].CgroupV2 != mine {
 		t.Errorf("left %+v", left)

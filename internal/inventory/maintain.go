@@ -97,25 +97,28 @@ func (inv *Inventory) readDueOnes(now time.Time) {
 }
 
 // clean clears away what is over: containers whose end has been told, and in the kernel's table the edges of cgroups that
-// are gone or belong to no container. What those of a living container counted goes over to it first.
+// are gone or belong to no container. What those of a living container counted goes over to it.
 func (inv *Inventory) clean(now time.Time) error {
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
-	inv.dropContainers(now)
-
-	var strange, over []bpf.Edge
+	if !inv.dropContainers(now) && !inv.foreign {
+		return nil
+	}
+	type leaving struct {
+		from bpf.Edge
+		to   *edge // nil for nobody's
+	}
+	var over []leaving
+	var strange []bpf.Edge
 	err := inv.passEdges(func(ke *bpf.Edge, d *dir, e *edge) {
 		switch c := d.container(); {
 		case d == nil:
 			strange = append(strange, *ke)
 		case c == nil:
-			over = append(over, *ke)
+			over = append(over, leaving{from: *ke})
 		case d.deadAt.IsZero():
 		case now.Sub(d.deadAt) > inv.opts.Keep && ke.Active == 0:
-			over = append(over, *ke)
-			if e != nil {
-				e.past.add(ke)
-			}
+			over = append(over, leaving{from: *ke, to: e})
 		default: // connections still open will be closed on this entry
 			d.inUse = true
 		}
@@ -125,10 +128,17 @@ func (inv *Inventory) clean(now time.Time) error {
 	}
 	if len(strange) > 0 {
 		strange, err = inv.stillStrange(strange)
-		over = append(over, strange...)
+		for _, ke := range strange {
+			over = append(over, leaving{from: ke})
+		}
 	}
-	if len(over) > 0 {
-		err = errors.Join(err, inv.kernel.Forget(over))
+	for i := range over {
+		l := &over[i]
+		if e := inv.kernel.Forget(&l.from); e != nil {
+			err = errors.Join(err, e)
+		} else if l.to != nil {
+			l.to.past.add(&l.from)
+		}
 	}
 	inv.dropDirs(now)
 	return err
@@ -152,8 +162,9 @@ func (inv *Inventory) stillStrange(edges []bpf.Edge) ([]bpf.Edge, error) {
 	return still, nil
 }
 
-// dropContainers forgets the containers whose end has been told; their directories go with dropDirs.
-func (inv *Inventory) dropContainers(now time.Time) {
+// dropContainers forgets the containers whose end has been told; their directories go with dropDirs. It tells whether any
+// directory is dead.
+func (inv *Inventory) dropContainers(now time.Time) (dead bool) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	for name, c := range inv.containers {
@@ -163,6 +174,12 @@ func (inv *Inventory) dropContainers(now time.Time) {
 			delete(inv.containers, name)
 		}
 	}
+	for _, d := range inv.dirs {
+		if !d.deadAt.IsZero() {
+			return true
+		}
+	}
+	return false
 }
 
 // dropDirs forgets dead directories that have no edges left in the kernel's table.
