@@ -166,7 +166,10 @@ static __always_inline void fill_destination(struct edge_key *key, struct sock *
 // read_totals gives the payload that the socket has sent and received, and its retransmitted segments.
 static __always_inline void read_totals(struct tcp_totals *t, struct sock *sk, struct tcp_sock *tp)
 {
-	t->sent = tp->bytes_sent - tp->bytes_retrans;
+	__u64 sent = tp->bytes_sent, retrans = tp->bytes_retrans;
+
+	// tcp_disconnect() clears one after the other, and the iterator does not hold the socket's lock.
+	t->sent = sent > retrans ? sent - retrans : 0;
 	t->received = tp->bytes_received;
 	// A FIN takes one sequence number and is counted as a byte.
 	if (t->received && (sk->__sk_common.skc_flags & (1UL << SOCK_DONE)))
@@ -244,7 +247,8 @@ static __always_inline void end_connect(struct sock *sk, struct conn *c, bool es
 {
 	struct edge *e = edge_of(c);
 
-	c->phase = established ? CONN_OPEN : CONN_IDLE;
+	// What is not in active must not be taken out of it later.
+	c->phase = established && e ? CONN_OPEN : CONN_IDLE;
 	if (!e)
 		return;
 	if (!established) {
