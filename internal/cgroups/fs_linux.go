@@ -176,6 +176,14 @@ func (f *FS) Cgroup(cgroup string) *Cgroup {
 	}
 }
 
+// CgroupOf is like Cgroup, for the cgroup that has the given id: another one that has taken its place before the first
+// Read is not read.
+func (f *FS) CgroupOf(id ID, cgroup string) *Cgroup {
+	c := f.Cgroup(cgroup)
+	c.id = id
+	return c
+}
+
 func closedSlots(n int) []int32 {
 	s := make([]int32, n)
 	for i := range s {

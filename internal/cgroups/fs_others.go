@@ -31,6 +31,9 @@ func (*FS) Walk(context.Context, func(Dir)) error { return errors.ErrUnsupported
 // Cgroup returns a handle that reads nothing.
 func (*FS) Cgroup(string) *Cgroup { return &Cgroup{} }
 
+// CgroupOf returns a handle that reads nothing.
+func (*FS) CgroupOf(ID, string) *Cgroup { return &Cgroup{} }
+
 // Read says that there are no cgroups here.
 func (*Cgroup) Read(*Stats) error { return errors.ErrUnsupported }
 

@@ -30,6 +30,7 @@ type Cgroup struct {
 	path  string
 	dirs  []int32 // descriptor of the directory in each hierarchy of fs.dirs, or one of the above
 	slots []int32 // descriptor of each file, or one of the above
+	id    ID      // to be checked by the next Read; its Inode is 0 when there is nothing to check
 	reads uint
 	phase uint // spreads the second looks of all Cgroups
 
@@ -67,6 +68,10 @@ const (
 // Values of v2 are then taken only once that cgroup has been seen with processes, so that an empty mirror does not tell
 // zeros; from then on they are given until the cgroup goes.
 func (c *Cgroup) Read(s *Stats) error {
+	if !c.isRight() {
+		*s = Stats{Devices: s.Devices[:0]}
+		return fmt.Errorf("cgroup %s: replaced by another: %w", c.path, fs.ErrNotExist)
+	}
 	buf, _ := c.fs.buffers.Get().(*buffer)
 	*s = Stats{Devices: s.Devices[:0]}
 	buf.reading = reading{s: s, tick: c.fs.tick}
@@ -104,6 +109,21 @@ func (c *Cgroup) Read(s *Stats) error {
 		return fmt.Errorf("cgroup %s: %w", c.path, fs.ErrNotExist)
 	}
 	return errors.Join(errs...)
+}
+
+// isRight checks once that the path is still that of c.id.
+func (c *Cgroup) isRight() bool {
+	if c.id.Inode == 0 {
+		return true
+	}
+	for _, w := range c.fs.walks {
+		var st unix.Stat_t
+		if w.hierarchy == c.id.Hierarchy && (unix.Stat(w.dir+c.path, &st) != nil || st.Ino != c.id.Inode) {
+			return false
+		}
+	}
+	c.id = ID{}
+	return true
 }
 
 // Close lets go of the files. No Read may follow it.
