@@ -17,10 +17,17 @@ import (
 // that their edges are told from those of a container that was not found yet.
 type dir struct {
 	seq    uint64    // of the change that added it
+	place  place     // the container's own directory, where there is a container
 	life   *life     // nil for no container, or one that is not wanted
 	top    bool      // the container's own directory
 	deadAt time.Time // zero while it exists
 	inUse  bool      // dead, but the kernel's table still has edges to take in
+}
+
+// place is where a container has its own directory.
+type place struct {
+	hierarchy cgroups.Hierarchy
+	path      string
 }
 
 // container returns whose directory it is, nil for nobody's.
@@ -53,11 +60,15 @@ type life struct {
 	top       [2]*dir      // by hierarchy: the container's own directories, those that are dead included
 	readAt    atomic.Int64 // when it was last read, in nanoseconds since 1970
 
+	stats atomic.Pointer[cgroups.Stats] // as last read, never changed after that
+
 	mu     sync.Mutex // guards what follows, so that a file is read by one at a time
 	cgroup *cgroups.Cgroup
-	stats  cgroups.Stats // as last read
 	closed bool
 }
+
+// at tells whether the container has a directory of its own in a hierarchy.
+func (l *life) at(h cgroups.Hierarchy) bool { return l.top[h] != nil && l.top[h].deadAt.IsZero() }
 
 func (l *life) over() bool {
 	for _, d := range l.top {
@@ -68,21 +79,24 @@ func (l *life) over() bool {
 	return true
 }
 
-// read brings stats up to date. What it cannot read any more because the cgroup is being removed stays as it was.
+// read brings stats up to date. Totals that it cannot read stay as they were, and so does all else once the cgroup is
+// being removed.
 func (l *life) read(now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return nil
 	}
-	s := cgroups.Stats{Devices: make([]cgroups.Device, 0, len(l.stats.Devices))}
-	err := l.cgroup.Read(&s)
-	l.readAt.Store(now.UnixNano())
+	was := l.stats.Load()
+	s := &cgroups.Stats{Devices: make([]cgroups.Device, 0, len(was.Devices))}
+	err := l.cgroup.Read(s)
+	keepTotals(s, was)
 	if errors.Is(err, fs.ErrNotExist) {
-		keepKnown(&s, &l.stats)
+		keepGauges(s, was)
 		err = nil
 	}
-	l.stats = s
+	l.stats.Store(s)
+	l.readAt.Store(now.UnixNano())
 	return err
 }
 
@@ -94,11 +108,16 @@ func (l *life) lastRead() time.Time {
 	return l.born
 }
 
-func (l *life) lastStats() cgroups.Stats {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.stats
+// birth is the zero time if it was not seen.
+func (l *life) birth() time.Time {
+	if l.young {
+		return l.born
+	}
+	return time.Time{}
 }
+
+// lastStats returns a copy; its Devices must not be changed.
+func (l *life) lastStats() cgroups.Stats { return *l.stats.Load() }
 
 func (l *life) close() {
 	l.mu.Lock()
@@ -144,26 +163,29 @@ func addPast(s, past *cgroups.Stats) {
 	s.Devices = addDevices(s.Devices, past.Devices)
 }
 
-// keepKnown fills in from an earlier reading what the cgroup does not tell any more.
-func keepKnown(s, earlier *cgroups.Stats) {
-	for _, list := range [][2][]*cgroups.Opt[uint64]{{counts(s), counts(earlier)}, {gauges(s), gauges(earlier)}} {
-		for i, v := range list[0] {
-			if !v.OK {
-				*v = *list[1][i]
-			}
-		}
-	}
-	to, from := times(s), times(earlier)
-	for i, v := range to {
-		if !v.OK {
-			*v = *from[i]
-		}
-	}
-	if !s.CPU.LimitCores.OK {
-		s.CPU.LimitCores = earlier.CPU.LimitCores
-	}
+// keepTotals fills in from an earlier reading the totals that the cgroup does not tell any more: its controller was
+// switched off, or a file could not be read.
+func keepTotals(s, was *cgroups.Stats) {
+	carryOver(counts(s), counts(was))
+	carryOver(times(s), times(was))
 	if len(s.Devices) == 0 {
-		s.Devices = earlier.Devices
+		s.Devices = was.Devices
+	}
+}
+
+// keepGauges does the same for the rest.
+func keepGauges(s, was *cgroups.Stats) {
+	carryOver(gauges(s), gauges(was))
+	if !s.CPU.LimitCores.OK {
+		s.CPU.LimitCores = was.CPU.LimitCores
+	}
+}
+
+func carryOver[T any](values, was []*cgroups.Opt[T]) {
+	for i, v := range values {
+		if !v.OK {
+			*v = *was[i]
+		}
 	}
 }
 

@@ -65,10 +65,13 @@ func (inv *Inventory) passEdges(visit func(*bpf.Edge, *dir, *edge)) error {
 		ke := &inv.table[i]
 		var e *edge
 		d := inv.resolve(ke)
-		if c := d.container(); c == nil {
-			inv.foreign = true
-		} else if e = inv.edgeFor(c, ke); e != nil {
+		if c := d.container(); c != nil {
+			e = inv.edgeFor(c, ke)
+		}
+		if e != nil {
 			e.sum.add(ke)
+		} else {
+			inv.foreign = true
 		}
 		if visit != nil {
 			visit(ke, d, e)
@@ -78,8 +81,8 @@ func (inv *Inventory) passEdges(visit func(*bpf.Edge, *dir, *edge)) error {
 }
 
 // resolve finds the directory that says whose an edge is. On hybrid hosts the two hierarchies may disagree: some runtimes
-// make the container's cgroup in the v1 hierarchies only and leave its tasks in the v2 cgroup of their own service. mu is
-// held.
+// make the container's cgroup in the v1 hierarchies only and leave its tasks in the v2 cgroup of their own service. It is
+// nil while one of them is unknown that may yet turn out to be the container. mu is held.
 func (inv *Inventory) resolve(e *bpf.Edge) *dir {
 	v2 := inv.dirs[cgroups.ID{Hierarchy: cgroups.Unified, Inode: e.CgroupV2}]
 	if e.CgroupV1 == 0 {
@@ -87,14 +90,28 @@ func (inv *Inventory) resolve(e *bpf.Edge) *dir {
 	}
 	v1 := inv.dirs[cgroups.ID{Hierarchy: cgroups.Legacy, Inode: e.CgroupV1}]
 	switch {
+	case inv.legacyOnly:
+		return v1 // the kernel's v2 hierarchy is not mounted
+	case v1 == nil:
+		return ifContainer(v2)
 	case v2 == nil:
-		return v1
+		return ifContainer(v1)
+	case v1.life != nil && v1.life.container.dropped:
+		return v1 // its last connections are not its neighbour's
 	case v1.container() == nil:
 		return v2
-	case v2.container() == nil, v2.container().ref.Kind == cgroups.Systemd:
+	case ifContainer(v2) == nil:
 		return v1
 	}
 	return v2
+}
+
+// ifContainer returns d if it is that of a container in the narrow sense, which no other hierarchy can belie.
+func ifContainer(d *dir) *dir {
+	if c := d.container(); c != nil && c.ref.Kind != cgroups.Systemd {
+		return d
+	}
+	return nil
 }
 
 // edgeFor finds or makes the edge of a container under which a kernel's edge is given, nil if it is not to be given.

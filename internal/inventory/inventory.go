@@ -76,25 +76,29 @@ type Inventory struct {
 	kernel kernel
 	now    func() time.Time
 
-	features     []Feature
-	hasEvents    bool
-	hostNetNS    uint32
-	eventPathsOK [2]bool // by hierarchy: paths of events begin at the directory that is mounted
+	features   []Feature
+	hasEvents  bool
+	hostNetNS  uint32
+	legacyOnly bool // no v2 hierarchy is mounted
 
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
-	rewalk chan struct{} // asks for a walk now
+	cancel     context.CancelFunc
+	maintainer sync.WaitGroup
+	follower   sync.WaitGroup
+	rewalk     chan struct{} // asks for a walk soon
 
-	mu         sync.Mutex // guards what follows; never held while a file is read
-	watching   bool       // the first walk is done
-	seq        uint64     // grows with each change of dirs
-	dirs       map[cgroups.ID]*dir
-	containers map[string]*container
-	status     Status // the counters
+	mu           sync.Mutex // guards what follows; never held while a file is read
+	watching     bool       // the first walk is done
+	eventPathsOK [2]bool    // by hierarchy: paths of events begin at the directory that is mounted
+	seq          uint64     // grows with each change of dirs
+	dirs         map[cgroups.ID]*dir
+	places       map[place]*container // of the containers' own directories that exist
+	containers   map[string]*container
+	over         []*life // to be closed by maintain
+	status       Status  // the counters
 
 	edgesMu sync.Mutex // taken before mu: one pass over the kernel's table at a time; guards what follows and all edges
 	table   []bpf.Edge // the kernel's, of the last pass
-	foreign bool       // it has edges that belong to no container
+	foreign bool       // it has entries that are in no container's edges
 }
 
 // Status of an Inventory: what is on and off, and what was lost.
@@ -104,7 +108,7 @@ type Status struct {
 
 	Containers        int    // live ones
 	ReadErrors        uint64 // reads of one container's files that went wrong; a container just gone is no error
-	WalkErrors        uint64 // walks of the cgroup tree that did not get through
+	WalkErrors        uint64 // walks of the cgroup tree that did not see all of it
 	EventsLost        uint64 // kernel events that did not fit in the ring buffer; the next walk makes up for them
 	EdgesLive         int    // entries in the kernel's table of edges at the last snapshot
 	EdgesMax          int
@@ -150,7 +154,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		kernel:     k,
 		now:        now,
 		rewalk:     make(chan struct{}, 1),
+		legacyOnly: fs.Mode() == cgroups.ModeLegacy,
 		dirs:       map[cgroups.ID]*dir{},
+		places:     map[place]*container{},
 		containers: map[string]*container{},
 	}
 	for _, f := range k.Features() {
@@ -165,7 +171,10 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		inv.features = append(inv.features, Feature{Name: FeatureHostNetwork, Err: err})
 	}
 	if err := inv.walk(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("walk %s: %w", opts.CgroupRoot, err), inv.Close())
+		if ctx.Err() != nil {
+			return nil, errors.Join(err, inv.Close())
+		}
+		inv.log.Warn("a part of the cgroups cannot be seen", zap.Error(err))
 	}
 	inv.mu.Lock()
 	inv.watching = true
@@ -173,9 +182,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	run, cancel := context.WithCancel(context.Background())
 	inv.cancel = cancel
 	if inv.hasEvents {
-		inv.wg.Go(inv.followEvents)
+		inv.follower.Go(inv.followEvents)
 	}
-	inv.wg.Go(func() { inv.maintain(run) })
+	inv.maintainer.Go(func() { inv.maintain(run) })
 	return inv, nil
 }
 
@@ -184,8 +193,10 @@ func (inv *Inventory) Close() error {
 	if inv.cancel != nil {
 		inv.cancel()
 	}
-	err := inv.kernel.Close() // ends followEvents
-	inv.wg.Wait()
+	inv.maintainer.Wait() // it uses the kernel
+	err := inv.kernel.Close()
+	inv.follower.Wait()
+	inv.closeOver()
 	for _, c := range inv.containers {
 		c.current.close()
 	}

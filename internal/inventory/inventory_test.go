@@ -167,14 +167,14 @@ func (h *testHost) remove(path string) {
 
 func (h *testHost) walk() {
 	h.t.Helper()
-	if err := h.inv.walk(h.t.Context()); err != nil {
+	if err := h.inv.walk(h.t.Context()); err != nil && !errors.Is(err, os.ErrPermission) {
 		h.t.Fatal(err)
 	}
 }
 
 func (h *testHost) clean() {
 	h.t.Helper()
-	if err := h.inv.clean(h.now()); err != nil {
+	if err := h.inv.clean(h.t.Context(), h.now()); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -429,21 +429,29 @@ func TestDestinations(t *testing.T) {
 func TestResolveBetweenTwoHierarchies(t *testing.T) {
 	lifeOf := func(kind cgroups.Kind) *life { return &life{container: &container{ref: cgroups.Ref{Kind: kind}}} }
 	service, docker, plain := &dir{life: lifeOf(cgroups.Systemd)}, &dir{life: lifeOf(cgroups.Docker)}, &dir{}
+	dropped := &dir{life: lifeOf(cgroups.Docker)}
+	dropped.life.container.dropped = true
 	for _, tt := range []struct {
 		name         string
+		legacyOnly   bool
 		v2, v1, want *dir
 	}{
 		{name: "container in v1 only, its tasks in the runtime's service", v2: service, v1: docker, want: docker},
 		{name: "unit in v2 only", v2: service, v1: plain, want: service},
 		{name: "container in both", v2: docker, v1: docker, want: docker},
 		{name: "container in v2, unit in v1", v2: docker, v1: service, want: docker},
-		{name: "v2 unknown", v1: docker, want: docker},
-		{name: "v1 unknown", v2: docker, want: docker},
+		{name: "container in v1, v2 not found yet", v1: docker, want: docker},
+		{name: "container in v2, v1 not found yet", v2: docker, want: docker},
+		{name: "unit in v2, v1 not found yet", v2: service},
+		{name: "nothing in v2, v1 not found yet", v2: plain},
+		{name: "unit in v1, v2 not found yet", v1: service},
+		{name: "unit in v1, no v2", legacyOnly: true, v1: service, want: service},
+		{name: "dropped container beside a unit", v2: service, v1: dropped, want: dropped},
 		{name: "plain in both", v2: plain, v1: plain, want: plain},
 		{name: "both unknown"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			inv := &Inventory{dirs: map[cgroups.ID]*dir{}}
+			inv := &Inventory{dirs: map[cgroups.ID]*dir{}, legacyOnly: tt.legacyOnly}
 			if tt.v2 != nil {
 				inv.dirs[cgroups.ID{Hierarchy: cgroups.Unified, Inode: 5}] = tt.v2
 			}
@@ -454,6 +462,102 @@ func TestResolveBetweenTwoHierarchies(t *testing.T) {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestTwoContainersOfOneName(t *testing.T) {
+	h := newTestHost(t, Options{})
+	h.cgroup("lxc/web", 50*time.Second)
+	h.cgroup("lxc/web/lxc/web", time.Second)
+	h.cgroup("lxc/web/lxc/web/init.scope", 0)
+	const inner = "/lxc/web/lxc/web"
+	got := h.snapshot()
+	wantNames(t, got, "/lxc/web", inner)
+	if outer := got["/lxc/web"]; outer.Stats.CPU.Usage.V != 50*time.Second || got[inner].Stats.CPU.Usage.V != time.Second {
+		t.Errorf("got %v and %v", outer.Stats.CPU.Usage, got[inner].Stats.CPU.Usage)
+	}
+	h.remove("lxc/web/lxc/web")
+	h.use("lxc/web", 60*time.Second)
+	h.pass(3 * keep)
+	h.clean()
+	got = h.snapshot()
+	wantNames(t, got, "/lxc/web")
+	if outer := got["/lxc/web"]; outer.Phase != Live || outer.Stats.CPU.Usage.V != 60*time.Second {
+		t.Errorf("after the inner one ended: %v, %v", outer.Phase, outer.Stats.CPU.Usage)
+	}
+}
+
+func TestCgroupBelowAContainerThatIsNotKnownMakesNone(t *testing.T) {
+	h := newTestHost(t, Options{})
+	h.inv.mu.Lock()
+	h.inv.eventPathsOK[cgroups.Unified] = true
+	h.inv.mu.Unlock()
+	h.inv.onEvent(bpf.CgroupEvent{Kind: bpf.CgroupMade, ID: 1 << 40, Path: "/docker/" + hexA + "/init.scope"})
+	wantNames(t, h.snapshot())
+}
+
+func TestTotalsStayWhenAFileCannotBeRead(t *testing.T) {
+	h := newTestHost(t, Options{})
+	const path = "/system.slice/nginx.service"
+	h.cgroup(path, 5*time.Second)
+	h.snapshot()
+	h.remove(path)
+	h.cgroup(path, 2*time.Second)
+	h.snapshot()
+	h.write(filepath.Join(path, "cpu.stat"), "usage_usec nonsense\n")
+	if u := h.snapshot()[path].Stats.CPU.Usage; u != cgroups.Some(7*time.Second) {
+		t.Errorf("got %v, want 7s", u)
+	}
+	if h.inv.Status().ReadErrors == 0 {
+		t.Error("not counted")
+	}
+}
+
+// All events are handled after the name was used again.
+func TestLateEvents(t *testing.T) {
+	h := newTestHost(t, Options{})
+	h.inv.mu.Lock()
+	h.inv.eventPathsOK[cgroups.Unified] = true
+	h.inv.mu.Unlock()
+	path := "/docker/" + hexA
+	if err := os.MkdirAll(filepath.Join(h.root, path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h.use(path, 3*time.Second)
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(h.root, path), &st); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []bpf.CgroupEvent{
+		{Kind: bpf.CgroupMade, ID: 1 << 40}, {Kind: bpf.CgroupEmptied, ID: 1 << 40}, {Kind: bpf.CgroupRemoved, ID: 1 << 40},
+		{Kind: bpf.CgroupMade, ID: st.Ino},
+	} {
+		e.Path = path
+		h.inv.onEvent(e)
+	}
+	if c := h.snapshot()[path]; c.Phase != Live || c.Stats.CPU.Usage.V != 3*time.Second {
+		t.Errorf("phase %v, CPU %v, want live and 3s", c.Phase, c.Stats.CPU.Usage)
+	}
+}
+
+func TestWalkGoesOnPastWhatItMayNotSee(t *testing.T) {
+	if os.Getuid() == 0 {
+		t.Skip("root may see everything")
+	}
+	h := newTestHost(t, Options{})
+	h.cgroup("docker/"+hexA, 0)
+	dir := filepath.Join(h.root, "system.slice")
+	if err := os.MkdirAll(filepath.Join(dir, "a.service"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = os.Chmod(dir, 0o755) }() //nolint:gosec // as it was
+	h.cgroup("docker/"+hexB, 0)
+	wantNames(t, h.snapshot(), "/docker/"+hexA, "/docker/"+hexB)
+	if h.inv.Status().WalkErrors == 0 {
+		t.Error("not counted")
 	}
 }
 
@@ -473,8 +577,12 @@ func TestSnapshotEndsWithItsContext(t *testing.T) {
 	h.cgroup("docker/"+hexA, 0)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := h.inv.Snapshot(ctx); !errors.Is(err, context.Canceled) {
+	s, err := h.inv.Snapshot(ctx)
+	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
+	}
+	if len(s.Containers) != 1 {
+		t.Errorf("%d containers, want the one that is known", len(s.Containers))
 	}
 }
 

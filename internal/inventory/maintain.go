@@ -24,6 +24,8 @@ const (
 	// walkEvery is the safety net under the events, walkWithoutEvents takes their place.
 	walkEvery         = time.Minute
 	walkWithoutEvents = time.Second
+	// walkAtMostEvery bounds how often walks are done that were asked for.
+	walkAtMostEvery = 300 * time.Millisecond
 	// janitorEvery is how often what is over is cleared away.
 	janitorEvery = 5 * time.Second
 )
@@ -33,38 +35,46 @@ func (inv *Inventory) maintain(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	lastWalk, lastClean, lastLook := inv.now(), inv.now(), inv.now()
+	asked := false
 	var lost uint64
 	for {
-		walk := false
 		select {
 		case <-ctx.Done():
 			return
 		case <-inv.rewalk:
-			walk = true
+			asked = true
 		case <-t.C:
 		}
 		now := inv.now()
 		if now.Sub(lastLook) >= lookForLossEvery {
 			lastLook = now
 			if l := inv.kernel.Stats().EventsLost; l != lost {
-				lost, walk = l, true
+				lost, asked = l, true
 			}
 		}
-		if walk || now.Sub(lastWalk) >= inv.walkInterval() {
-			if err := inv.walk(ctx); err != nil && ctx.Err() == nil {
-				inv.mu.Lock()
-				inv.status.WalkErrors++
-				inv.mu.Unlock()
-			}
-			lastWalk = now
+		if since := now.Sub(lastWalk); since >= inv.walkInterval() || asked && since >= walkAtMostEvery {
+			_ = inv.walk(ctx) // counted there
+			lastWalk, asked = now, false
 		}
 		inv.readDueOnes(now)
+		inv.closeOver()
 		if now.Sub(lastClean) >= janitorEvery {
 			lastClean = now
-			if err := inv.clean(now); err != nil {
+			if err := inv.clean(ctx, now); err != nil && ctx.Err() == nil {
 				inv.log.Warn("kernel's edges not cleared", zap.Error(err))
 			}
 		}
+	}
+}
+
+// closeOver lets go of the files of lives that are over.
+func (inv *Inventory) closeOver() {
+	inv.mu.Lock()
+	over := inv.over
+	inv.over = nil
+	inv.mu.Unlock()
+	for _, l := range over {
+		l.close()
 	}
 }
 
@@ -98,7 +108,7 @@ func (inv *Inventory) readDueOnes(now time.Time) {
 
 // clean clears away what is over: containers whose end has been told, and in the kernel's table the edges of cgroups that
 // are gone or belong to no container. What those of a living container counted goes over to it.
-func (inv *Inventory) clean(now time.Time) error {
+func (inv *Inventory) clean(ctx context.Context, now time.Time) error {
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
 	if !inv.dropContainers(now) && !inv.foreign {
@@ -114,10 +124,10 @@ func (inv *Inventory) clean(now time.Time) error {
 		switch c := d.container(); {
 		case d == nil:
 			strange = append(strange, *ke)
-		case c == nil:
+		case c == nil, e == nil && ke.Active <= 0: // nobody's, or such that nobody is to see
 			over = append(over, leaving{from: *ke})
 		case d.deadAt.IsZero():
-		case now.Sub(d.deadAt) > inv.opts.Keep && ke.Active == 0:
+		case now.Sub(d.deadAt) > inv.opts.Keep && ke.Active <= 0:
 			over = append(over, leaving{from: *ke, to: e})
 		default: // connections still open will be closed on this entry
 			d.inUse = true
@@ -127,7 +137,7 @@ func (inv *Inventory) clean(now time.Time) error {
 		return err
 	}
 	if len(strange) > 0 {
-		strange, err = inv.stillStrange(strange)
+		strange, err = inv.stillStrange(ctx, strange)
 		for _, ke := range strange {
 			over = append(over, leaving{from: ke})
 		}
@@ -146,8 +156,8 @@ func (inv *Inventory) clean(now time.Time) error {
 
 // stillStrange looks at the tree again: what it then does not know was made by a cgroup outside of it, or one that is long
 // gone.
-func (inv *Inventory) stillStrange(edges []bpf.Edge) ([]bpf.Edge, error) {
-	if err := inv.walk(context.Background()); err != nil {
+func (inv *Inventory) stillStrange(ctx context.Context, edges []bpf.Edge) ([]bpf.Edge, error) {
+	if err := inv.walk(ctx); err != nil {
 		return nil, err
 	}
 	inv.mu.Lock()
@@ -170,7 +180,6 @@ func (inv *Inventory) dropContainers(now time.Time) (dead bool) {
 	for name, c := range inv.containers {
 		if _, dropped := c.phase(now, inv.opts.Keep); dropped {
 			c.dropped = true
-			c.current.close()
 			delete(inv.containers, name)
 		}
 	}

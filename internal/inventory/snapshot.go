@@ -35,6 +35,7 @@ type Container struct {
 	Name  string      // path form, such as /docker/<id> or /system.slice/nginx.service
 	Ref   cgroups.Ref // what its cgroup path says of it
 	Start time.Time   // when the totals began
+	Born  time.Time   // when its present cgroup was made; zero if that was before we watched
 	Phase Phase
 	Stats cgroups.Stats
 	Edges []Edge // sorted by Destination, no Destination twice
@@ -61,12 +62,10 @@ const (
 	PublicDestination = "~public"
 )
 
-// Snapshot reads all containers. What cannot be read of one is as it was before, and counted; the error is that of ctx.
-// It changes no totals: any number of callers see the same.
+// Snapshot reads all containers. What cannot be read of one is as it was before, and counted. The error is that of ctx:
+// then what there was no time for is as it was before, too. It changes no totals: any number of callers see the same.
 func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
-	if err := inv.readLive(ctx); err != nil {
-		return Snapshot{}, err
-	}
+	inv.readLive(ctx)
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
 	_ = inv.passEdges(nil) // counted there
@@ -85,6 +84,7 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 			Name:  c.name,
 			Ref:   c.ref,
 			Start: c.start,
+			Born:  c.current.birth(),
 			Phase: phase,
 			Stats: stats,
 			Edges: edgesOf(c),
@@ -94,8 +94,8 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	return s, ctx.Err()
 }
 
-// readLive reads the files of all containers that have some. It does not hold up events.
-func (inv *Inventory) readLive(ctx context.Context) error {
+// readLive reads the files of all containers that have some, until ctx ends. It does not hold up events.
+func (inv *Inventory) readLive(ctx context.Context) {
 	inv.mu.Lock()
 	live := make([]*life, 0, len(inv.containers))
 	for _, c := range inv.containers {
@@ -106,8 +106,8 @@ func (inv *Inventory) readLive(ctx context.Context) error {
 	inv.mu.Unlock()
 	var failed uint64
 	for _, l := range live {
-		if err := ctx.Err(); err != nil {
-			return err
+		if ctx.Err() != nil {
+			break
 		}
 		if err := l.read(inv.now()); err != nil {
 			failed++
@@ -116,5 +116,4 @@ func (inv *Inventory) readLive(ctx context.Context) error {
 	inv.mu.Lock()
 	inv.status.ReadErrors += failed
 	inv.mu.Unlock()
-	return nil
 }

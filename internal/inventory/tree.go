@@ -16,35 +16,41 @@ import (
 // shows a part of the tree.
 const rootInode = 1
 
-// walk brings the tree up to date with what exists. It takes the place of events that were lost or cannot be had.
+// walk brings the tree up to date with what exists. It takes the place of events that were lost or cannot be had. After an
+// error what was found is taken in, but nothing is taken out.
 func (inv *Inventory) walk(ctx context.Context) error {
 	inv.mu.Lock()
 	began := inv.seq
 	inv.mu.Unlock()
 
 	var found []cgroups.Dir
-	if err := inv.fs.Walk(ctx, func(d cgroups.Dir) { found = append(found, d) }); err != nil {
-		return err
-	}
+	err := inv.fs.Walk(ctx, func(d cgroups.Dir) { found = append(found, d) })
 
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	now := inv.now()
-	exists := make(map[cgroups.ID]bool, len(found))
+	if err == nil {
+		exists := make(map[cgroups.ID]bool, len(found))
+		for _, d := range found {
+			exists[d.ID] = true
+		}
+		for id, d := range inv.dirs {
+			// What was added while we walked may have been made behind us.
+			if d.seq <= began && d.deadAt.IsZero() && !exists[id] {
+				inv.removeDir(id, now)
+			}
+		}
+	}
 	for _, d := range found {
-		exists[d.ID] = true
 		if d.Path == "/" {
 			inv.eventPathsOK[d.ID.Hierarchy] = d.ID.Inode == rootInode
 		}
 		inv.addDir(d, now)
 	}
-	for id, d := range inv.dirs {
-		// What was added while we walked may have been made behind us.
-		if d.seq <= began && d.deadAt.IsZero() && !exists[id] {
-			inv.removeDir(id, now)
-		}
+	if err != nil && ctx.Err() == nil {
+		inv.status.WalkErrors++
 	}
-	return nil
+	return err
 }
 
 // addDir takes in a directory. mu is held.
@@ -54,54 +60,59 @@ func (inv *Inventory) addDir(found cgroups.Dir, now time.Time) {
 	}
 	inv.seq++
 	d := &dir{seq: inv.seq}
-	inv.dirs[found.ID] = d
 	ref := cgroups.ParsePath(found.Path)
-	if ref.Kind == cgroups.None {
-		return
+	if ref.Kind != cgroups.None && inv.wanted(ref.Name(), ref) {
+		d.place = place{found.ID.Hierarchy, ref.Path}
+		if d.top = ref.Path == found.Path; d.top {
+			d.life = inv.lifeAt(d, ref, found.ID, now)
+		} else if c := inv.places[d.place]; c != nil {
+			d.life = c.current
+		} else {
+			inv.askForWalk() // the event of the container's own directory was lost
+			return
+		}
 	}
-	name := ref.Name()
-	if !inv.wanted(name, ref) {
-		return
-	}
-	d.top = ref.Path == found.Path
-	d.life = inv.lifeOf(name, ref, d, found.ID.Hierarchy, now)
+	inv.dirs[found.ID] = d
 }
 
-// lifeOf finds the life that a directory belongs to, or begins one. mu is held.
-func (inv *Inventory) lifeOf(name string, ref cgroups.Ref, d *dir, h cgroups.Hierarchy, now time.Time) *life {
+// lifeAt finds the life of which d is the container's own directory, or begins one. mu is held.
+func (inv *Inventory) lifeAt(d *dir, ref cgroups.Ref, id cgroups.ID, now time.Time) *life {
+	name := ref.Name()
 	c := inv.containers[name]
-	if c == nil {
+	if c != nil && c.ref.Path != ref.Path && c.current.at(id.Hierarchy) {
+		// Two at a time whose paths give one name, such as nested LXC containers: the later goes by its path.
+		name = ref.Path
+		c = inv.containers[name]
+	}
+	switch {
+	case c == nil:
 		c = &container{name: name, ref: ref, start: now}
 		inv.containers[name] = c
-		inv.beginLife(c, now)
-	}
-	l := c.current
-	switch {
-	case !d.top:
-		return l
-	case l.top[h] != nil:
+		inv.beginLife(c, id, now)
+	case !c.goneAt.IsZero(), c.current.top[id.Hierarchy] != nil:
 		// Its directory in this hierarchy was removed, or replaced unseen.
 		c.ref = ref
-		l = inv.beginLife(c, now)
+		inv.beginLife(c, id, now)
 	}
-	l.top[h] = d
+	c.current.top[id.Hierarchy] = d
 	c.goneAt = time.Time{}
-	return l
+	inv.places[d.place] = c
+	return c.current
 }
 
 // beginLife makes the totals so far the past of a new life. mu is held.
-func (inv *Inventory) beginLife(c *container, now time.Time) *life {
+func (inv *Inventory) beginLife(c *container, id cgroups.ID, now time.Time) {
 	if old := c.current; old != nil {
 		last := old.lastStats()
 		addPast(&last, &c.past)
 		c.past = last
-		old.close()
+		inv.over = append(inv.over, old)
 	}
-	c.current = &life{container: c, born: now, young: inv.watching, cgroup: inv.fs.Cgroup(c.ref.Path)}
-	return c.current
+	c.current = &life{container: c, born: now, young: inv.watching, cgroup: inv.fs.CgroupOf(id, c.ref.Path)}
+	c.current.stats.Store(&cgroups.Stats{})
 }
 
-// removeDir marks a directory as gone; janitor drops it when its edges have been taken in. mu is held.
+// removeDir marks a directory as gone; clean drops it when its edges have been taken in. mu is held.
 func (inv *Inventory) removeDir(id cgroups.ID, now time.Time) {
 	d := inv.dirs[id]
 	if d == nil || !d.deadAt.IsZero() {
@@ -109,11 +120,19 @@ func (inv *Inventory) removeDir(id cgroups.ID, now time.Time) {
 	}
 	inv.seq++
 	d.deadAt = now
-	if d.life == nil || !d.top || !d.life.over() {
+	if d.life == nil || !d.top {
 		return
 	}
-	if c := d.life.container; c.current == d.life {
+	c := d.life.container
+	if c.current != d.life {
+		return
+	}
+	if d.life.top[id.Hierarchy] == d {
+		delete(inv.places, d.place)
+	}
+	if d.life.over() {
 		c.goneAt = now
+		inv.over = append(inv.over, d.life) // nothing can be read of it any more
 	}
 }
 

@@ -171,8 +171,8 @@ func (w *metricsWriter) recordTasks(ts pcommon.Timestamp, c *inventory.Container
 	if v := c.Stats.PIDs.Limit; v.OK {
 		w.mb.RecordContainerResourcesPidsLimitDataPoint(ts, toInt64(v.V))
 	}
-	if c.Phase == inventory.Live {
-		w.mb.RecordContainerUptimeDataPoint(ts, max(at.Sub(c.Start), 0).Seconds())
+	if c.Phase == inventory.Live && !c.Born.IsZero() {
+		w.mb.RecordContainerUptimeDataPoint(ts, max(at.Sub(c.Born), 0).Seconds())
 	}
 }
 

@@ -28,7 +28,7 @@ func full(c inventory.Container) inventory.Container {
 	n := uint64(1000)
 	count := func() cgroups.Opt[uint64] { n++; return cgroups.Some(n) }
 	took := func() cgroups.Opt[time.Duration] { n++; return cgroups.Some(time.Duration(n) * time.Millisecond) }
-	c.Start = testStart
+	c.Start, c.Born = testStart, testStart
 	c.Stats = cgroups.Stats{
 		CPU: cgroups.CPU{
 			Usage: took(), User: took(), System: took(), Throttled: took(),

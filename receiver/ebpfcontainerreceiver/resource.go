@@ -67,7 +67,7 @@ func (w *resourceWriter) resource(c *inventory.Container) pcommon.Resource {
 // putContainer names the container by what its cgroup tells. Each branch gives all that its path form is made of, so
 // that different path forms make different attributes.
 func putContainer(attrs pcommon.Map, c *inventory.Container) {
-	ref, form := &c.Ref, c.Ref.Name()
+	ref, form := &c.Ref, c.Name // another than Ref.Name() where two containers have that
 	if isUnit(c) {
 		attrs.PutStr("systemd.unit.name", valid(path.Base(form)))
 		putKnown(attrs, "systemd.slice", strings.TrimPrefix(path.Dir(form), "/"))
@@ -88,9 +88,12 @@ func putContainer(attrs pcommon.Map, c *inventory.Container) {
 	case "docker", "podman":
 		attrs.PutStr("container.id", valid(ref.ID))
 	default: // lxc, machine, talos and others: people gave the names, unless it is the id that most runtimes give
-		if isHexID(ref.ID) {
+		switch {
+		case isHexID(ref.ID):
 			attrs.PutStr("container.id", ref.ID)
-		} else {
+		case form != ref.Name():
+			attrs.PutStr("container.name", valid(form))
+		default:
 			attrs.PutStr("container.name", valid(ref.ID))
 		}
 		if runtime == "" {
