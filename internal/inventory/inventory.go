@@ -85,6 +85,7 @@ type Inventory struct {
 	maintainer sync.WaitGroup
 	follower   sync.WaitGroup
 	rewalk     chan struct{} // asks for a walk soon
+	born       chan struct{} // tells of a new life
 
 	mu           sync.Mutex // guards what follows; never held while a file is read
 	watching     bool       // the first walk is done
@@ -154,6 +155,7 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		kernel:     k,
 		now:        now,
 		rewalk:     make(chan struct{}, 1),
+		born:       make(chan struct{}, 1),
 		legacyOnly: fs.Mode() == cgroups.ModeLegacy,
 		dirs:       map[cgroups.ID]*dir{},
 		places:     map[place]*container{},

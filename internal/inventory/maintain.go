@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// tick is how often it is looked what is due.
-	tick = 100 * time.Millisecond
+	// It is looked what is due at least this often, and at most as often as a newborn container asks for.
+	lookEvery, lookAtMostEvery = 500 * time.Millisecond, 100 * time.Millisecond
 	// A container is read when the last reading is older than this part of its age, in case the read at its end comes too
 	// late: then no more than that part is missing. It makes ten readings in its first second, three in each later time
 	// in which its age doubles.
@@ -23,7 +23,7 @@ const (
 	lookForLossEvery = time.Second
 	// walkEvery is the safety net under the events, walkWithoutEvents takes their place.
 	walkEvery         = time.Minute
-	walkWithoutEvents = time.Second
+	walkWithoutEvents = 500 * time.Millisecond
 	// walkAtMostEvery bounds how often walks are done that were asked for.
 	walkAtMostEvery = 300 * time.Millisecond
 	// janitorEvery is how often what is over is cleared away.
@@ -32,7 +32,7 @@ const (
 
 // maintain runs until ctx ends.
 func (inv *Inventory) maintain(ctx context.Context) {
-	t := time.NewTicker(tick)
+	t := time.NewTimer(lookEvery)
 	defer t.Stop()
 	lastWalk, lastClean, lastLook := inv.now(), inv.now(), inv.now()
 	asked := false
@@ -43,6 +43,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			return
 		case <-inv.rewalk:
 			asked = true
+		case <-inv.born:
 		case <-t.C:
 		}
 		now := inv.now()
@@ -56,7 +57,10 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			_ = inv.walk(ctx) // counted there
 			lastWalk, asked = now, false
 		}
-		inv.readDueOnes(now)
+		next := inv.readDueOnes(now)
+		if asked {
+			next = min(next, walkAtMostEvery)
+		}
 		inv.closeOver()
 		if now.Sub(lastClean) >= janitorEvery {
 			lastClean = now
@@ -64,6 +68,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 				inv.log.Warn("kernel's edges not cleared", zap.Error(err))
 			}
 		}
+		t.Reset(next)
 	}
 }
 
@@ -87,14 +92,23 @@ func (inv *Inventory) walkInterval() time.Duration {
 	return walkWithoutEvents
 }
 
-// readDueOnes reads the containers of which a large part of their life is not known.
-func (inv *Inventory) readDueOnes(now time.Time) {
+// readDueOnes reads the containers of which a large part of their life is not known. It returns when the next is due.
+func (inv *Inventory) readDueOnes(now time.Time) (next time.Duration) {
+	next = lookEvery
 	var due []*life
 	inv.mu.Lock()
 	for _, c := range inv.containers {
-		if l := c.current; l.young && c.goneAt.IsZero() && now.Sub(l.lastRead()) >= max(tick, now.Sub(l.born)/readDue) {
-			due = append(due, l)
+		l := c.current
+		if !l.young || !c.goneAt.IsZero() {
+			continue
 		}
+		every := max(now.Sub(l.born)/readDue, lookAtMostEvery)
+		left := every - now.Sub(l.lastRead())
+		if left <= 0 {
+			due = append(due, l)
+			left = every
+		}
+		next = min(next, max(left, lookAtMostEvery))
 	}
 	inv.mu.Unlock()
 	for _, l := range due {
@@ -104,6 +118,7 @@ func (inv *Inventory) readDueOnes(now time.Time) {
 			inv.mu.Unlock()
 		}
 	}
+	return next
 }
 
 // clean clears away what is over: containers whose end has been told, and in the kernel's table the edges of cgroups that

@@ -110,6 +110,7 @@ func (inv *Inventory) beginLife(c *container, id cgroups.ID, now time.Time) {
 	}
 	c.current = &life{container: c, born: now, young: inv.watching, cgroup: inv.fs.CgroupOf(id, c.ref.Path)}
 	c.current.stats.Store(&cgroups.Stats{})
+	wake(inv.born)
 }
 
 // removeDir marks a directory as gone; clean drops it when its edges have been taken in. mu is held.
@@ -180,9 +181,11 @@ func (inv *Inventory) countRead(err error) {
 	}
 }
 
-func (inv *Inventory) askForWalk() {
+func (inv *Inventory) askForWalk() { wake(inv.rewalk) }
+
+func wake(c chan<- struct{}) {
 	select {
-	case inv.rewalk <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
