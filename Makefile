@@ -103,7 +103,7 @@ file_sums = git ls-files -z -co --exclude-standard | sort -zu | xargs -0 sha256s
 # go test with -v, so that skipped tests and their reasons can be told, shown as without -v. All of it stays in .build/test.log.
 define go_test
 $(AS_USER) mkdir -p .build
-$(if $(ROOT),EBPFCONTAINER_REQUIRE_ROOT_TESTS=1 )$(GO) test $(RACE) -timeout 15m -v $(PACKAGES) 2>&1 | $(AS_USER) tee .build/test.log | awk '
+$(if $(ROOT),EBPFCONTAINER_REQUIRE_ROOT_TESTS=1 )$(GO) test $(RACE) -count=1 -timeout 15m -v $(PACKAGES) 2>&1 | $(AS_USER) tee .build/test.log | awk '
 	/^=== (RUN|PAUSE|CONT|NAME)/ { inside = 1; next }
 	/^ +[^ ]+\.go:[0-9]+: /      { reason = $$0; sub(/^ +[^ ]+: /, "", reason) }
 	/^ *--- SKIP: /              { skipped[++skips] = $$3 ": " reason }
