@@ -77,7 +77,6 @@ type Inventory struct {
 	now    func() time.Time
 
 	features   []Feature
-	hasEvents  bool
 	hostNetNS  uint32
 	legacyOnly bool // no v2 hierarchy is mounted
 
@@ -88,6 +87,7 @@ type Inventory struct {
 	born       chan struct{} // tells of a new life
 
 	mu           sync.Mutex // guards what follows; never held while a file is read
+	hasEvents    bool       // the kernel tells of cgroups
 	watching     bool       // the first walk is done
 	eventPathsOK [2]bool    // by hierarchy: paths of events begin at the directory that is mounted
 	seq          uint64     // grows with each change of dirs
@@ -180,10 +180,11 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	}
 	inv.mu.Lock()
 	inv.watching = true
+	follow := inv.hasEvents
 	inv.mu.Unlock()
 	run, cancel := context.WithCancel(context.Background())
 	inv.cancel = cancel
-	if inv.hasEvents {
+	if follow {
 		inv.follower.Go(inv.followEvents)
 	}
 	inv.maintainer.Go(func() { inv.maintain(run) })

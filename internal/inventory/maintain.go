@@ -26,8 +26,8 @@ const (
 	walkWithoutEvents = 500 * time.Millisecond
 	// walkAtMostEvery bounds how often walks are done that were asked for.
 	walkAtMostEvery = 300 * time.Millisecond
-	// janitorEvery is how often what is over is cleared away.
-	janitorEvery = 5 * time.Second
+	// cleanEvery is how often what is over is cleared away.
+	cleanEvery = 5 * time.Second
 )
 
 // maintain runs until ctx ends.
@@ -62,7 +62,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			next = min(next, walkAtMostEvery)
 		}
 		inv.closeOver()
-		if now.Sub(lastClean) >= janitorEvery {
+		if now.Sub(lastClean) >= cleanEvery {
 			lastClean = now
 			if err := inv.clean(ctx, now); err != nil && ctx.Err() == nil {
 				inv.log.Warn("kernel's edges not cleared", zap.Error(err))
