@@ -19,6 +19,7 @@ const module = "github.com/ebpfcontainer/ebpfcontainer/"
 var mayImport = map[string][]string{
 	"internal/bpf":         {},
 	"internal/cgroups":     {},
+	"internal/netns":       {},
 	"internal/node":        {},
 	"internal/cloudmeta":   {},
 	"internal/delayacct":   {},
@@ -28,7 +29,7 @@ var mayImport = map[string][]string{
 	"internal/runtimes":    {"internal/cgroups"},
 	"internal/inventory": {
 		"internal/bpf", "internal/cgroups", "internal/delayacct", "internal/logpatterns", "internal/logtail",
-		"internal/procfs", "internal/runtimes",
+		"internal/netns", "internal/procfs", "internal/runtimes",
 	},
 	"receiver/ebpfcontainerreceiver": {
 		"internal/inventory", "internal/node", "internal/cloudmeta",

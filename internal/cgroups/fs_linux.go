@@ -164,6 +164,14 @@ func (f *FS) Mode() Mode { return f.mode }
 // "" where there is no v1 or none of them.
 func (f *FS) LegacyController() string { return f.legacy }
 
+// UnifiedDir is where the v2 hierarchy is mounted, "" for nowhere.
+func (f *FS) UnifiedDir() string {
+	if !f.v2 {
+		return ""
+	}
+	return f.dirs[0]
+}
+
 // Cgroup returns a handle by which the totals of the cgroup at path, which is below the root of each hierarchy, are
 // read. It touches no file. The caller closes it.
 func (f *FS) Cgroup(cgroup string) *Cgroup {

@@ -25,6 +25,12 @@ func (*FS) Mode() Mode { return ModeUnified }
 // LegacyController returns "".
 func (*FS) LegacyController() string { return "" }
 
+// UnifiedDir returns "".
+func (*FS) UnifiedDir() string { return "" }
+
+// PIDs finds nothing.
+func (*FS) PIDs(Hierarchy, string) ([]int, error) { return nil, errors.ErrUnsupported }
+
 // Walk finds nothing.
 func (*FS) Walk(context.Context, func(Dir)) error { return errors.ErrUnsupported }
 

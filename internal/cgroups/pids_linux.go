@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cgroups
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxPIDs is how many process ids PIDs looks for.
+	maxPIDs = 32
+	// maxPIDDirs is how many directories it looks into.
+	maxPIDDirs = 64
+	// maxPIDBytes is how much it reads of one file: the first ids are as good as the others.
+	maxPIDBytes = 4096
+)
+
+// PIDs returns some processes of a cgroup, its descendants included, at most a few: enough to look at what all of them
+// share. The ids are those of our own PID namespace; processes outside of it are left out. A cgroup that has vanished
+// has none. The error matches fs.ErrNotExist when the hierarchy is not there.
+func (f *FS) PIDs(h Hierarchy, cgroup string) ([]int, error) {
+	for _, r := range f.walks {
+		if r.hierarchy == h {
+			return pidsBelow(filepath.Join(r.dir, cgroup))
+		}
+	}
+	return nil, fmt.Errorf("cgroup hierarchy %v: %w", h, fs.ErrNotExist)
+}
+
+func pidsBelow(dir string) ([]int, error) {
+	var pids []int
+	todo := []string{dir}
+	for looked := 0; len(todo) > 0 && len(pids) == 0 && looked < maxPIDDirs; looked++ {
+		dir := todo[0]
+		todo = todo[1:]
+		found, err := readPIDs(filepath.Join(dir, "cgroup.procs"))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, found...)
+		if len(pids) > 0 {
+			break
+		}
+		entries, err := os.ReadDir(dir)
+		if err := unlessVanished(err); err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				todo = append(todo, filepath.Join(dir, e.Name()))
+			}
+		}
+	}
+	return pids, nil
+}
+
+// readPIDs reads the first ids of a cgroup.procs file.
+func readPIDs(name string) ([]int, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, unlessVanished(err)
+	}
+	defer file.Close()
+	b, err := io.ReadAll(io.LimitReader(file, maxPIDBytes))
+	// EOPNOTSUPP is the answer of a threaded cgroup, whose processes are listed in its parent.
+	if err := unlessVanished(err); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, err
+	}
+	return parsePIDs(string(b), len(b) == maxPIDBytes), nil
+}
+
+// parsePIDs reads the lines of cgroup.procs. 0 is a process outside of our PID namespace. The last line may be cut.
+func parsePIDs(s string, cut bool) []int {
+	if cut {
+		s = s[:strings.LastIndexByte(s, '\n')+1]
+	}
+	var pids []int
+	for line := range strings.Lines(s) {
+		pid, err := strconv.Atoi(strings.TrimSpace(line))
+		if err == nil && pid > 0 && len(pids) < maxPIDs {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
