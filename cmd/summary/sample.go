@@ -27,8 +27,10 @@ type container struct {
 	workingSet  *float64
 	connects    *float64
 	failed      *float64
-	active      *float64
+	accepted    *float64
+	active      *float64           // in both directions
 	connectedTo map[string]float64 // destination -> connects
+	failedBy    map[string]float64 // error.type -> failed connects
 }
 
 // parse reads the Prometheus text format.
@@ -48,7 +50,7 @@ func parse(page io.Reader, at time.Time) (sample, error) {
 			}
 			c := s.containers[id]
 			if c == nil {
-				c = &container{name: name, connectedTo: map[string]float64{}}
+				c = &container{name: name, connectedTo: map[string]float64{}, failedBy: map[string]float64{}}
 				s.containers[id] = c
 			}
 			add(c, labels, valueOf(m))
@@ -62,7 +64,12 @@ func parse(page io.Reader, at time.Time) (sample, error) {
 		c.connectedTo[labels["destination"]] += v
 	})
 	each("container_net_tcp_failed_connects_total", func(c *container, _ map[string]string, v float64) { c.failed = sum(c.failed, v) })
+	each("container_net_tcp_connect_errors_total", func(c *container, labels map[string]string, v float64) {
+		c.failedBy[labels["error_type"]] += v
+	})
+	each("container_net_tcp_inbound_connections_total", func(c *container, _ map[string]string, v float64) { c.accepted = sum(c.accepted, v) })
 	each("container_net_tcp_active_connections", func(c *container, _ map[string]string, v float64) { c.active = sum(c.active, v) })
+	each("container_net_tcp_inbound_active", func(c *container, _ map[string]string, v float64) { c.active = sum(c.active, v) })
 	return s, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
@@ -20,7 +21,7 @@ const (
 	kibi          = 1024
 	mebi          = kibi * kibi
 	gibi          = kibi * mebi
-	columnHeading = "CONTAINER\tCORES\tCPU TIME\tWORKING SET\tRSS\tCONNECTS\tFAILED\tACTIVE\tMOST CONNECTS TO"
+	columnHeading = "CONTAINER\tCORES\tCPU TIME\tWORKING SET\tRSS\tCONNECTS\tFAILED\tACCEPTED\tACTIVE\tMOST CONNECTS TO"
 )
 
 // row is a container with the cores it used between two samples, nil when there is only one.
@@ -45,9 +46,10 @@ func printTable(out io.Writer, before, now sample, limit int) error {
 	tw := tabwriter.NewWriter(&buf, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, columnHeading)
 	for _, r := range sorted[:len(sorted)-left] {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shorten(r.name), number(r.cores, "%.3f"), number(r.cpuSeconds, "%.1f s"),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shorten(r.name), number(r.cores, "%.3f"), number(r.cpuSeconds, "%.1f s"),
 			size(r.workingSet), size(r.rss),
-			number(r.connects, "%.0f"), number(r.failed, "%.0f"), number(r.active, "%.0f"), topDestination(r.connectedTo))
+			number(r.connects, "%.0f"), failures(r.failed, r.failedBy), number(r.accepted, "%.0f"), number(r.active, "%.0f"),
+			cmp.Or(top(r.connectedTo), noValue))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -84,15 +86,28 @@ func rows(before, now sample) []row {
 	return all
 }
 
-// topDestination names where most connections went, the first by name among equals.
-func topDestination(connectedTo map[string]float64) string {
-	top := noValue
-	for _, destination := range slices.Sorted(maps.Keys(connectedTo)) {
-		if n := connectedTo[destination]; n > 0 && (top == noValue || n > connectedTo[top]) {
-			top = destination
+// failures gives their number and the most frequent reason, with its own number if there are others.
+func failures(failed *float64, by map[string]float64) string {
+	cell, reason := number(failed, "%.0f"), top(by)
+	if failed == nil || *failed == 0 || reason == "" {
+		return cell
+	}
+	word := strings.ReplaceAll(reason, "_", " ")
+	if by[reason] >= *failed {
+		return cell + " " + word
+	}
+	return fmt.Sprintf("%s (%.0f %s)", cell, by[reason], word)
+}
+
+// top is the key with the highest count, the first by name among equals, "" if none is above zero.
+func top(counts map[string]float64) string {
+	highest := ""
+	for _, key := range slices.Sorted(maps.Keys(counts)) {
+		if n := counts[key]; n > 0 && (highest == "" || n > counts[highest]) {
+			highest = key
 		}
 	}
-	return top
+	return highest
 }
 
 // shorten keeps the end of a long name, where names differ.

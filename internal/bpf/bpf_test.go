@@ -26,6 +26,9 @@ import (
 // childEnv makes the test binary a process that does what its standard input says, one command a line.
 const childEnv = "BPF_TEST_CHILD"
 
+// cgroupRootEnv tells a child that loads programs where the unified hierarchy is.
+const cgroupRootEnv = "BPF_TEST_CGROUP_ROOT"
+
 func TestMain(m *testing.M) {
 	switch os.Getenv(childEnv) {
 	case "":
@@ -170,6 +173,7 @@ func (c *child) kill() {
 // runChild is the child's side: it holds connections and answers each command with one line.
 func runChild(in io.Reader, out io.Writer) {
 	var held []net.Conn
+	servers := &childServers{}
 	for sc := bufio.NewScanner(in); sc.Scan(); {
 		var addr string
 		var n int
@@ -215,6 +219,14 @@ func runChild(in io.Reader, out io.Writer) {
 				_ = c.Close()
 			}
 			held = nil
+		case "serve", "listen", "unserve":
+			done, failed = servers.run(verb, n, addr)
+		case "reset": // n connections to addr that end with a reset
+			done, failed = resetConnections(n, addr)
+		case "attempt":
+			done, failed = runAttempts(rest)
+		default:
+			done, failed = runTraffic(verb, rest)
 		}
 		fmt.Fprintln(out, done, failed)
 	}
@@ -259,6 +271,7 @@ func serveEcho(t *testing.T, addr string) netip.AddrPort {
 
 func openTracer(t *testing.T, o Options) *Tracer {
 	t.Helper()
+	o.CgroupRoot = findHost(t).unified
 	tr := Open(o)
 	t.Cleanup(func() {
 		if err := tr.Close(); err != nil {
@@ -278,7 +291,7 @@ func edgesOf(t *testing.T, tr *Tracer, c cgroup) map[netip.AddrPort]Edge {
 	t.Helper()
 	m := map[netip.AddrPort]Edge{}
 	if err := tr.EachEdge(func(e *Edge) {
-		if e.CgroupV2 == c.v2 && e.CgroupV1 == c.v1 {
+		if e.CgroupV2 == c.v2 && e.CgroupV1 == c.v1 && !e.Inbound {
 			m[e.Destination] = *e
 		}
 	}); err != nil {
@@ -288,7 +301,7 @@ func edgesOf(t *testing.T, tr *Tracer, c cgroup) map[netip.AddrPort]Edge {
 }
 
 func printFeatures(w io.Writer) {
-	tr := Open(Options{Network: true})
+	tr := Open(Options{Network: true, CgroupRoot: os.Getenv(cgroupRootEnv)})
 	for _, f := range tr.Features() {
 		fmt.Fprintln(w, f.Name, f.Err)
 	}

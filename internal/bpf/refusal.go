@@ -42,6 +42,8 @@ func explain(err error) error {
 	release := kernelRelease()
 	var verifier *ebpf.VerifierError
 	switch {
+	case errors.Is(err, ErrNotSupported), errors.Is(err, ErrNotPermitted):
+		return err
 	case olderThanMin(release):
 		return fmt.Errorf("%w: Linux %s, needs %d.%d or later", ErrNotSupported, release, minMajor, minMinor)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES) && !errors.As(err, &verifier):

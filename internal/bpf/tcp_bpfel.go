@@ -28,14 +28,19 @@ type tcpConn struct {
 }
 
 type tcpEdge struct {
-	_             structs.HostLayout
-	Connects      uint64
-	Failed        uint64
-	ConnectNs     uint64
-	Active        int64
-	BytesSent     uint64
-	BytesReceived uint64
-	Retransmits   uint64
+	_              structs.HostLayout
+	Connects       uint64
+	ConnectNs      uint64
+	Active         int64
+	BytesSent      uint64
+	BytesReceived  uint64
+	Retransmits    uint64
+	ResetsSent     uint64
+	ResetsReceived uint64
+	Failed         [8]uint64
+	TouchedNs      uint64
+	RttUs          uint64
+	Rtt            [14]uint64
 }
 
 type tcpEdgeKey struct {
@@ -45,33 +50,99 @@ type tcpEdgeKey struct {
 		CgroupV2 uint64
 		CgroupV1 uint64
 	}
+	Addr       [16]uint8
+	Actual     [16]uint8
+	Netns      uint32
+	Port       uint16
+	ActualPort uint16
+	Kind       tcpEdgeKind
+	Pad        uint32
+}
+
+type tcpEdgeKind uint32
+
+const (
+	tcpEdgeKindEDGE_OUTBOUND          tcpEdgeKind = 1
+	tcpEdgeKindEDGE_OUTBOUND_OVERFLOW tcpEdgeKind = 2
+	tcpEdgeKindEDGE_INBOUND           tcpEdgeKind = 3
+	tcpEdgeKindEDGE_INBOUND_OVERFLOW  tcpEdgeKind = 4
+	tcpEdgeKindEDGE_LISTENER          tcpEdgeKind = 5
+	tcpEdgeKindEDGE_LISTENER_OVERFLOW tcpEdgeKind = 6
+)
+
+type tcpEndpoint struct {
+	_    structs.HostLayout
+	Addr [16]uint8
+	Port uint16
+}
+
+type tcpFlow struct {
+	_           structs.HostLayout
+	Source      tcpEndpoint
+	Destination tcpEndpoint
+}
+
+type tcpListener struct {
+	_          structs.HostLayout
+	Open       int64
+	Queue      int64
+	QueueLimit int64
+	Drops      uint64
+	TouchedNs  uint64
+	Tgid       uint32
+	V6only     uint32
+}
+
+type tcpLiveRtt struct {
+	_     structs.HostLayout
+	Owner struct {
+		_        structs.HostLayout
+		CgroupV2 uint64
+		CgroupV1 uint64
+	}
 	Addr  [16]uint8
 	Netns uint32
-	Port  uint16
-	Kind  uint8
-	Pad   uint8
+	RttUs uint32
 }
 
 type tcpTcpStat uint32
 
 const (
-	tcpTcpStatTCP_STAT_FOLDED      tcpTcpStat = 0
-	tcpTcpStatTCP_STAT_UNACCOUNTED tcpTcpStat = 1
-	tcpTcpStatTCP_STAT_UNTRACKED   tcpTcpStat = 2
-	tcpTcpStatTCP_STAT_MAX         tcpTcpStat = 3
+	tcpTcpStatTCP_STAT_FOLDED           tcpTcpStat = 0
+	tcpTcpStatTCP_STAT_UNACCOUNTED      tcpTcpStat = 1
+	tcpTcpStatTCP_STAT_UNTRACKED        tcpTcpStat = 2
+	tcpTcpStatTCP_STAT_LISTENERS_FOLDED tcpTcpStat = 3
+	tcpTcpStatTCP_STAT_ADOPTED          tcpTcpStat = 4
+	tcpTcpStatTCP_STAT_MAX              tcpTcpStat = 5
 )
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tcpMapConns         = "conns"
-	tcpMapEdges         = "edges"
-	tcpMapEdgesOverflow = "edges_overflow"
-	tcpMapTcpStats      = "tcp_stats"
-	tcpProgFoldLive     = "fold_live"
-	tcpProgOnTcpState   = "on_tcp_state"
-	tcpVarV1Subsys      = "v1_subsys"
+	tcpMapConns             = "conns"
+	tcpMapEdges             = "edges"
+	tcpMapEdgesOverflow     = "edges_overflow"
+	tcpMapListened          = "listened"
+	tcpMapListeners         = "listeners"
+	tcpMapListenersOverflow = "listeners_overflow"
+	tcpMapLiveRtts          = "live_rtts"
+	tcpMapTcpStats          = "tcp_stats"
+	tcpMapTranslations      = "translations"
+	tcpProgAdopt            = "adopt"
+	tcpProgFoldLive         = "fold_live"
+	tcpProgOnConnect4       = "on_connect4"
+	tcpProgOnConnect6       = "on_connect6"
+	tcpProgOnNetDevQueue    = "on_net_dev_queue"
+	tcpProgOnSendReset      = "on_send_reset"
+	tcpProgOnTcpDestroy     = "on_tcp_destroy"
+	tcpProgOnTcpState       = "on_tcp_state"
+	tcpVarHasTranslations   = "has_translations"
+	tcpVarLiveRttsN         = "live_rtts_n"
+	tcpVarPassNs            = "pass_ns"
+	tcpVarRttBoundsUs       = "rtt_bounds_us"
+	tcpVarSampling          = "sampling"
+	tcpVarV1Subsys          = "v1_subsys"
 )
 
 // loadTcp returns the embedded CollectionSpec for tcp.
@@ -116,25 +187,41 @@ type tcpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpProgramSpecs struct {
-	FoldLive   *ebpf.ProgramSpec `ebpf:"fold_live"`
-	OnTcpState *ebpf.ProgramSpec `ebpf:"on_tcp_state"`
+	Adopt         *ebpf.ProgramSpec `ebpf:"adopt"`
+	FoldLive      *ebpf.ProgramSpec `ebpf:"fold_live"`
+	OnConnect4    *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6    *ebpf.ProgramSpec `ebpf:"on_connect6"`
+	OnNetDevQueue *ebpf.ProgramSpec `ebpf:"on_net_dev_queue"`
+	OnSendReset   *ebpf.ProgramSpec `ebpf:"on_send_reset"`
+	OnTcpDestroy  *ebpf.ProgramSpec `ebpf:"on_tcp_destroy"`
+	OnTcpState    *ebpf.ProgramSpec `ebpf:"on_tcp_state"`
 }
 
 // tcpMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpMapSpecs struct {
-	Conns         *ebpf.MapSpec `ebpf:"conns"`
-	Edges         *ebpf.MapSpec `ebpf:"edges"`
-	EdgesOverflow *ebpf.MapSpec `ebpf:"edges_overflow"`
-	TcpStats      *ebpf.MapSpec `ebpf:"tcp_stats"`
+	Conns             *ebpf.MapSpec `ebpf:"conns"`
+	Edges             *ebpf.MapSpec `ebpf:"edges"`
+	EdgesOverflow     *ebpf.MapSpec `ebpf:"edges_overflow"`
+	Listened          *ebpf.MapSpec `ebpf:"listened"`
+	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
+	ListenersOverflow *ebpf.MapSpec `ebpf:"listeners_overflow"`
+	LiveRtts          *ebpf.MapSpec `ebpf:"live_rtts"`
+	TcpStats          *ebpf.MapSpec `ebpf:"tcp_stats"`
+	Translations      *ebpf.MapSpec `ebpf:"translations"`
 }
 
 // tcpVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpVariableSpecs struct {
-	V1Subsys *ebpf.VariableSpec `ebpf:"v1_subsys"`
+	HasTranslations *ebpf.VariableSpec `ebpf:"has_translations"`
+	LiveRttsN       *ebpf.VariableSpec `ebpf:"live_rtts_n"`
+	PassNs          *ebpf.VariableSpec `ebpf:"pass_ns"`
+	RttBoundsUs     *ebpf.VariableSpec `ebpf:"rtt_bounds_us"`
+	Sampling        *ebpf.VariableSpec `ebpf:"sampling"`
+	V1Subsys        *ebpf.VariableSpec `ebpf:"v1_subsys"`
 }
 
 // tcpObjects contains all objects after they have been loaded into the kernel.
@@ -157,10 +244,15 @@ func (o *tcpObjects) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpMaps struct {
-	Conns         *ebpf.Map `ebpf:"conns"`
-	Edges         *ebpf.Map `ebpf:"edges"`
-	EdgesOverflow *ebpf.Map `ebpf:"edges_overflow"`
-	TcpStats      *ebpf.Map `ebpf:"tcp_stats"`
+	Conns             *ebpf.Map `ebpf:"conns"`
+	Edges             *ebpf.Map `ebpf:"edges"`
+	EdgesOverflow     *ebpf.Map `ebpf:"edges_overflow"`
+	Listened          *ebpf.Map `ebpf:"listened"`
+	Listeners         *ebpf.Map `ebpf:"listeners"`
+	ListenersOverflow *ebpf.Map `ebpf:"listeners_overflow"`
+	LiveRtts          *ebpf.Map `ebpf:"live_rtts"`
+	TcpStats          *ebpf.Map `ebpf:"tcp_stats"`
+	Translations      *ebpf.Map `ebpf:"translations"`
 }
 
 func (m *tcpMaps) Close() error {
@@ -168,7 +260,12 @@ func (m *tcpMaps) Close() error {
 		m.Conns,
 		m.Edges,
 		m.EdgesOverflow,
+		m.Listened,
+		m.Listeners,
+		m.ListenersOverflow,
+		m.LiveRtts,
 		m.TcpStats,
+		m.Translations,
 	)
 }
 
@@ -176,20 +273,37 @@ func (m *tcpMaps) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpVariables struct {
-	V1Subsys *ebpf.Variable `ebpf:"v1_subsys"`
+	HasTranslations *ebpf.Variable `ebpf:"has_translations"`
+	LiveRttsN       *ebpf.Variable `ebpf:"live_rtts_n"`
+	PassNs          *ebpf.Variable `ebpf:"pass_ns"`
+	RttBoundsUs     *ebpf.Variable `ebpf:"rtt_bounds_us"`
+	Sampling        *ebpf.Variable `ebpf:"sampling"`
+	V1Subsys        *ebpf.Variable `ebpf:"v1_subsys"`
 }
 
 // tcpPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpPrograms struct {
-	FoldLive   *ebpf.Program `ebpf:"fold_live"`
-	OnTcpState *ebpf.Program `ebpf:"on_tcp_state"`
+	Adopt         *ebpf.Program `ebpf:"adopt"`
+	FoldLive      *ebpf.Program `ebpf:"fold_live"`
+	OnConnect4    *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6    *ebpf.Program `ebpf:"on_connect6"`
+	OnNetDevQueue *ebpf.Program `ebpf:"on_net_dev_queue"`
+	OnSendReset   *ebpf.Program `ebpf:"on_send_reset"`
+	OnTcpDestroy  *ebpf.Program `ebpf:"on_tcp_destroy"`
+	OnTcpState    *ebpf.Program `ebpf:"on_tcp_state"`
 }
 
 func (p *tcpPrograms) Close() error {
 	return _TcpClose(
+		p.Adopt,
 		p.FoldLive,
+		p.OnConnect4,
+		p.OnConnect6,
+		p.OnNetDevQueue,
+		p.OnSendReset,
+		p.OnTcpDestroy,
 		p.OnTcpState,
 	)
 }

@@ -11,6 +11,8 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -19,8 +21,17 @@ import (
 // Names of the features, as Features gives them.
 const (
 	FeatureCgroupEvents = "cgroup_events" // CgroupEvents
-	FeatureNetwork      = "network"       // EachEdge
-	FeatureNetworkLive  = "network_live"  // EachEdge has the bytes of connections that are still open
+	FeatureNetwork      = "network"       // Read
+	FeatureNetworkLive  = "network_live"  // Read has the bytes of connections that are still open
+	// FeatureNetworkAdopt is Adopt: connections that are older than the Tracer.
+	FeatureNetworkAdopt = "network_adopt"
+	// FeatureNetworkRefusals counts connects that are refused by routing, before there is any packet. It needs
+	// CAP_NET_ADMIN, and Options.CgroupRoot.
+	FeatureNetworkRefusals = "network_refusals"
+	// FeatureNetworkResets is Edge.ResetsSent.
+	FeatureNetworkResets = "network_resets"
+	// FeatureNetworkNAT is Edge.Actual. It is off where the kernel has no connection tracking.
+	FeatureNetworkNAT = "network_nat"
 )
 
 // Options of a Tracer.
@@ -33,13 +44,19 @@ type Options struct {
 	Network bool
 	// MaxEdges is the capacity of the table of edges; 0 keeps the default of the program.
 	MaxEdges uint32
+	// MaxListeners is the capacity of the table of listeners; 0 keeps the default of the program.
+	MaxListeners uint32
+	// CgroupRoot is where the unified hierarchy is mounted; "" for nowhere.
+	CgroupRoot string
 }
 
 // Tracer holds the loaded programs. Its methods are safe for concurrent use.
 type Tracer struct {
-	features []Feature
-	cgroups  *cgroupTracer // nil without FeatureCgroupEvents
-	tcp      *tcpTracer    // nil without FeatureNetwork
+	mu       sync.Mutex
+	features []Feature // guarded by mu once Open has returned
+
+	cgroups *cgroupTracer // nil without FeatureCgroupEvents
+	tcp     *tcpTracer    // nil without FeatureNetwork
 }
 
 // Feature is a part of the Tracer and, if it is off, the reason.
@@ -52,12 +69,17 @@ type Feature struct {
 type Stats struct {
 	EventsLost uint64 // cgroup events that did not fit in the ring buffer
 
-	Edges    int // entries in the table of edges at the last EachEdge
+	Edges    int // entries in the table of edges at the last Read
 	EdgesMax int // its capacity
+
+	Listeners    int // entries in the table of listeners at the last Read
+	ListenersMax int // its capacity
 
 	EdgesFolded      uint64 // connections counted in an overflow edge because the table was full
 	EdgesUnaccounted uint64 // changes of connections lost because the overflow table was full too
-	Untracked        uint64 // connections lost because the kernel had no memory for their storage
+	ListenersFolded  uint64 // listening sockets counted in an overflow listener because the table was full
+	Untracked        uint64 // sockets lost because the kernel had no memory for their storage
+	Adopted          uint64 // sockets that Adopt took in
 }
 
 // Open loads what the kernel takes. It does not fail: Features tells what is on. Close must be called.
@@ -72,9 +94,14 @@ func Open(o Options) *Tracer {
 	}
 	t.tcp, err = openTCP(o)
 	t.add(FeatureNetwork, err)
-	if err == nil {
-		t.add(FeatureNetworkLive, t.tcp.openLive())
+	if err != nil {
+		return t
 	}
+	t.add(FeatureNetworkLive, t.tcp.openLive())
+	t.add(FeatureNetworkAdopt, t.tcp.openAdopt())
+	t.add(FeatureNetworkRefusals, t.tcp.openRefusals(o.CgroupRoot))
+	t.add(FeatureNetworkResets, t.tcp.openResets())
+	t.add(FeatureNetworkNAT, t.tcp.openNAT())
 	return t
 }
 
@@ -83,7 +110,11 @@ func (t *Tracer) add(name string, err error) {
 }
 
 // Features lists what Open tried, in the order of loading.
-func (t *Tracer) Features() []Feature { return t.features }
+func (t *Tracer) Features() []Feature {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.features)
+}
 
 // Stats is cheap enough for each scrape.
 func (t *Tracer) Stats() Stats {

@@ -80,11 +80,19 @@ func TestOpenWithTwoCapabilities(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root to become somebody else")
 	}
+	t.Setenv(cgroupRootEnv, findHost(t).unified)
 	got := featuresAs(t, &syscall.SysProcAttr{
 		Credential:  &syscall.Credential{Uid: 65534, Gid: 65534},
 		AmbientCaps: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON},
 	})
-	want := map[string]string{FeatureCgroupEvents: "<nil>", FeatureNetwork: "<nil>", FeatureNetworkLive: "<nil>"}
+	want := map[string]string{
+		FeatureCgroupEvents: "<nil>", FeatureNetwork: "<nil>", FeatureNetworkLive: "<nil>", FeatureNetworkAdopt: "<nil>",
+		FeatureNetworkRefusals: "not permitted: needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+		FeatureNetworkResets:   "<nil>", FeatureNetworkNAT: "<nil>",
+	}
+	if _, err := os.Stat("/sys/module/nf_conntrack"); err != nil {
+		want[FeatureNetworkNAT] = "not supported by this kernel: nf_conntrack is not loaded"
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("features (-want +got):\n%s", diff)
 	}

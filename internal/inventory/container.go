@@ -5,7 +5,6 @@ package inventory
 import (
 	"errors"
 	"io/fs"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,7 +37,7 @@ func (d *dir) container() *container {
 	return d.life.container
 }
 
-// container is everything known under one name. Fields are guarded by Inventory.mu, edges by Inventory.edgesMu.
+// container is everything known under one name. Fields are guarded by Inventory.mu, network by Inventory.edgesMu.
 type container struct {
 	name    string
 	ref     cgroups.Ref
@@ -48,7 +47,7 @@ type container struct {
 	current *life
 	past    cgroups.Stats // totals of the lives before the current one
 
-	edges map[netip.AddrPort]*edge
+	network network
 }
 
 // life is the time from the making of a container's cgroup to its removal. A restart under the same name begins a new

@@ -3,37 +3,97 @@
 package inventory
 
 import (
-	"cmp"
+	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
 
-// edge is the traffic of a container with one destination. The kernel's table has what is new, past what was taken out of
-// it: the edges of cgroups that the container no longer has.
+// network is the TCP traffic of a container. The kernel's tables have what is new, past what was taken out of them: what
+// is idle, and the edges of cgroups that the container no longer has. Guarded by Inventory.edgesMu.
+type network struct {
+	edges     map[edgeKey]*edge
+	inbound   map[netip.AddrPort]*edge
+	listeners map[listenKey]*listener
+	queues    map[netip.AddrPort]*queue
+	latency   map[netip.Addr]time.Duration // of open connections, as of the last pass that asked for it
+	echoes    map[netip.Addr]echo
+
+	// Totals of edges that have ended live on in those that are not given by address.
+	resetsSent, resetsReceived uint64
+	connected                  bool
+	endedAt                    time.Time // when one was forgotten last: what is new has been zero since then only
+}
+
+// edgeKey names an edge of a container. Addresses that are summed up are otherKey or publicKey.
+type edgeKey struct {
+	destination, actual netip.AddrPort
+}
+
+// lifetime of what is given as series of its own.
+type lifetime struct {
+	start   time.Time // zero for that of the container
+	touched time.Time // of the last sign of life
+	ended   time.Time // zero for not yet
+}
+
+func (l *lifetime) touch(at time.Time) {
+	if at.After(l.touched) {
+		l.touched = at
+	}
+}
+
+// age ends what was idle for too long, and tells whether it is to be forgotten, after it was given as ended for a while.
+func (l *lifetime) age(now time.Time, idle, keep time.Duration) (forget bool) {
+	switch {
+	case idle <= 0 || now.Sub(l.touched) <= idle:
+		l.ended = time.Time{}
+	case l.ended.IsZero():
+		l.ended = now
+	default:
+		return now.Sub(l.ended) > keep
+	}
+	return false
+}
+
+func (l *lifetime) give() Lifetime { return Lifetime{Start: l.start, Ended: !l.ended.IsZero()} }
+
+// edge is the traffic of a container with one destination, or over one of its own addresses.
 type edge struct {
-	label string
-	past  totals
-	sum   totals // past and the kernel's, as of the last pass
+	lifetime
+	past     totals
+	sum      totals // past and the kernel's, as of the last pass
+	unrouted *ConnectError
 }
 
 type totals struct {
-	connects, failed, sent, received, retransmits uint64
-	connectTime                                   time.Duration
-	active                                        int64
+	connects, sent, received, retransmits uint64
+	resetsSent, resetsReceived            uint64
+	connectTime                           time.Duration
+	active                                int64
+	failed                                [bpf.NumFailures]uint64
+	rtt                                   [bpf.NumRTTBuckets]uint64
+	rttSum                                time.Duration
 }
 
 func (t *totals) add(e *bpf.Edge) {
 	t.connects += e.Connects
-	t.failed += e.Failed
 	t.sent += e.BytesSent
 	t.received += e.BytesReceived
 	t.retransmits += e.Retransmits
+	t.resetsSent += e.ResetsSent
+	t.resetsReceived += e.ResetsReceived
 	t.connectTime += e.ConnectTime
 	t.active += e.Active
+	for i, n := range e.Failed {
+		t.failed[i] += n
+	}
+	for i, n := range e.RTT {
+		t.rtt[i] += n
+	}
+	t.rttSum += e.RTTSum
 }
 
 // Keys of edges that stand for many destinations; no connection has them.
@@ -42,34 +102,34 @@ var (
 	publicKey = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 )
 
-// passEdges sums up the kernel's table for all containers. It shows visit, if there is one, each entry with the directory
-// that it resolves to and the edge that it is counted in, nil where there is none. After an error the sums are those of
-// the pass before. edgesMu is held; mu is not while the kernel is read, so that events are not held up.
-func (inv *Inventory) passEdges(visit func(*bpf.Edge, *dir, *edge)) error {
-	inv.table = inv.table[:0]
-	err := inv.kernel.EachEdge(func(ke *bpf.Edge) { inv.table = append(inv.table, *ke) })
+// pass brings the traffic of all containers up to date with the kernel's tables. sample makes it one that samples
+// round-trip times. It shows visit, if there is one, each entry of the table of edges with the directory that it resolves
+// to and the edge that it is counted in, nil where there is none. After an error all is as the pass before left it.
+// edgesMu is held; mu is not while the kernel or files are read, so that events are not held up.
+func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edge, *dir, *edge)) error {
+	err := inv.readKernel(sample)
+	now, clock := inv.now(), bpf.Now()
 
 	inv.mu.Lock()
-	defer inv.mu.Unlock()
 	if err != nil {
 		inv.status.ReadErrors++
+		inv.mu.Unlock()
 		return err
 	}
 	for _, c := range inv.containers {
-		for _, e := range c.edges {
-			e.sum = e.past
-		}
+		c.network.beginPass()
 	}
 	inv.foreign = false
 	for i := range inv.table {
 		ke := &inv.table[i]
 		var e *edge
-		d := inv.resolve(ke)
+		d := inv.resolve(ke.CgroupV2, ke.CgroupV1)
 		if c := d.container(); c != nil {
 			e = inv.edgeFor(c, ke)
 		}
 		if e != nil {
 			e.sum.add(ke)
+			e.touch(lastSign(ke.Active > 0, ke.Touched, now, clock))
 		} else {
 			inv.foreign = true
 		}
@@ -77,18 +137,59 @@ func (inv *Inventory) passEdges(visit func(*bpf.Edge, *dir, *edge)) error {
 			visit(ke, d, e)
 		}
 	}
+	if sample {
+		inv.passLatencies()
+	}
+	unrouted := inv.unroutedEdges()
+	inv.mu.Unlock()
+
+	inv.askRoutes(ctx, unrouted)
+	inv.passListeners(now, clock)
 	return nil
+}
+
+// readKernel fills the copies of the kernel's tables.
+func (inv *Inventory) readKernel(sample bool) error {
+	inv.table, inv.listening, inv.rtts = inv.table[:0], inv.listening[:0], inv.rtts[:0]
+	p := bpf.Pass{
+		Edge:     func(e *bpf.Edge) { inv.table = append(inv.table, *e) },
+		Listener: func(l *bpf.Listener) { inv.listening = append(inv.listening, *l) },
+	}
+	if sample {
+		p.LiveRTT = func(r *bpf.LiveRTT) { inv.rtts = append(inv.rtts, *r) }
+	}
+	if err := inv.kernel.Read(p); err != nil {
+		return err
+	}
+	return inv.kernel.Listened(&inv.listened)
+}
+
+// lastSign gives the time of a sign of life on our own clock. The kernel knows it to one pass: it came after touched.
+func lastSign(active bool, touched time.Duration, now time.Time, clock time.Duration) time.Time {
+	if active {
+		return now
+	}
+	return now.Add(touched - clock)
+}
+
+func (n *network) beginPass() {
+	for _, e := range n.edges {
+		e.sum = e.past
+	}
+	for _, e := range n.inbound {
+		e.sum = e.past
+	}
 }
 
 // resolve finds the directory that says whose an edge is. On hybrid hosts the two hierarchies may disagree: some runtimes
 // make the container's cgroup in the v1 hierarchies only and leave its tasks in the v2 cgroup of their own service. It is
 // nil while one of them is unknown that may yet turn out to be the container. mu is held.
-func (inv *Inventory) resolve(e *bpf.Edge) *dir {
-	v2 := inv.dirs[cgroups.ID{Hierarchy: cgroups.Unified, Inode: e.CgroupV2}]
-	if e.CgroupV1 == 0 {
+func (inv *Inventory) resolve(cgroupV2, cgroupV1 uint64) *dir {
+	v2 := inv.dirs[cgroups.ID{Hierarchy: cgroups.Unified, Inode: cgroupV2}]
+	if cgroupV1 == 0 {
 		return v2
 	}
-	v1 := inv.dirs[cgroups.ID{Hierarchy: cgroups.Legacy, Inode: e.CgroupV1}]
+	v1 := inv.dirs[cgroups.ID{Hierarchy: cgroups.Legacy, Inode: cgroupV1}]
 	switch {
 	case inv.legacyOnly:
 		return v1 // the kernel's v2 hierarchy is not mounted
@@ -116,45 +217,95 @@ func ifContainer(d *dir) *dir {
 
 // edgeFor finds or makes the edge of a container under which a kernel's edge is given, nil if it is not to be given.
 func (inv *Inventory) edgeFor(c *container, ke *bpf.Edge) *edge {
+	n := &c.network
+	if ke.Inbound {
+		key, ok := inv.localKey(ke.Local, ke.NetNS)
+		if !ok {
+			return nil
+		}
+		return findOrMake(n, &n.inbound, key, otherKey, inv.opts.Network.MaxListeners, newEdge)
+	}
 	key, ok := inv.keyOf(ke)
 	if !ok {
 		return nil
 	}
-	if e := c.edges[key]; e != nil {
-		return e
+	limit := inv.opts.Network.MaxDestinations
+	if isSummedUp(key.destination) {
+		limit = 0 // these have room beside the limit
 	}
-	// The two keys that stand for many have room beside the limit.
-	if limit := inv.opts.Network.MaxDestinations; limit > 0 && key != otherKey && key != publicKey && len(c.edges) >= limit {
-		key = otherKey
-		if e := c.edges[key]; e != nil {
-			return e
-		}
-	}
-	e := &edge{label: labelOf(key)}
-	if c.edges == nil {
-		c.edges = map[netip.AddrPort]*edge{}
-	}
-	c.edges[key] = e
-	return e
+	return findOrMake(n, &n.edges, key, edgeKey{otherKey, otherKey}, limit, newEdge)
 }
 
-// keyOf tells under which destination an edge is given.
-func (inv *Inventory) keyOf(e *bpf.Edge) (netip.AddrPort, bool) {
-	if !e.Destination.IsValid() {
+func newEdge(start time.Time) *edge { return &edge{lifetime: lifetime{start: start}} }
+
+// findOrMake finds what m has under key, or makes it: past the limit under the key other.
+func findOrMake[K comparable, V any](n *network, m *map[K]*V, key, other K, limit int, make_ func(time.Time) *V) *V {
+	if v := (*m)[key]; v != nil {
+		return v
+	}
+	if limit > 0 && len(*m) >= limit {
+		key = other
+		if v := (*m)[key]; v != nil {
+			return v
+		}
+	}
+	if *m == nil {
+		*m = map[K]*V{}
+	}
+	v := make_(n.endedAt)
+	(*m)[key] = v
+	return v
+}
+
+func isSummedUp(a netip.AddrPort) bool { return a == otherKey || a == publicKey }
+
+// keyOf tells under which destination an outbound edge is given.
+func (inv *Inventory) keyOf(e *bpf.Edge) (edgeKey, bool) {
+	dst, actual := e.Destination, e.Actual
+	if !dst.IsValid() {
+		return edgeKey{otherKey, otherKey}, true
+	}
+	switch addr := dst.Addr(); {
+	case addr.IsLinkLocalUnicast():
+		return edgeKey{}, false
+	case addr.IsLoopback() && e.NetNS != inv.hostNetNS && (actual == dst || actual.Addr().IsLoopback()):
+		return edgeKey{}, false // talk within the container
+	}
+	dst = inv.summedUp(dst)
+	switch {
+	case isSummedUp(dst), actual == e.Destination, !actual.IsValid():
+		return edgeKey{dst, dst}, true
+	case isPublic(actual.Addr()) && !containsAddr(inv.opts.Network.TrackPublic, actual.Addr()):
+		actual = publicKey
+	}
+	return edgeKey{dst, actual}, true
+}
+
+// summedUp gives the key under which a destination is summed up with others, or the destination itself.
+func (inv *Inventory) summedUp(dst netip.AddrPort) netip.AddrPort {
+	switch {
+	case isPublic(dst.Addr()) && !containsAddr(inv.opts.Network.TrackPublic, dst.Addr()):
+		return publicKey
+	case inv.ephemeral.has(dst.Port()) && !inv.listened.Has(dst.Port()):
+		return otherKey
+	}
+	return dst
+}
+
+// localKey tells under which of its own addresses the traffic that others began with a container is given.
+func (inv *Inventory) localKey(local netip.AddrPort, netns uint32) (netip.AddrPort, bool) {
+	switch addr := local.Addr(); {
+	case !local.IsValid():
+		return otherKey, true
+	case addr.IsLinkLocalUnicast(), addr.IsLoopback() && netns != inv.hostNetNS:
+		return otherKey, false
+	case inv.ephemeral.has(local.Port()):
 		return otherKey, true
 	}
-	addr := e.Destination.Addr()
-	switch {
-	case addr.IsLinkLocalUnicast():
-		return otherKey, false
-	case addr.IsLoopback():
-		// Inside a container's own namespace it is talk within the container.
-		return e.Destination, e.NetNS == inv.hostNetNS
-	case isPublic(addr) && !containsAddr(inv.opts.Network.TrackPublic, addr):
-		return publicKey, true
-	}
-	return e.Destination, true
+	return local, true
 }
+
+func (r PortRange) has(port uint16) bool { return r.First <= port && port <= r.Last && r.Last != 0 }
 
 // carrierNAT is shared address space, RFC 6598: not public.
 var carrierNAT = netip.MustParsePrefix("100.64.0.0/10")
@@ -172,35 +323,42 @@ func containsAddr(prefixes []netip.Prefix, a netip.Addr) bool {
 	return false
 }
 
-func labelOf(key netip.AddrPort) string {
-	switch key {
-	case otherKey:
-		return OtherDestination
-	case publicKey:
-		return PublicDestination
+// expire ends what was idle for too long, and forgets what was given as ended.
+func (n *network) expire(now time.Time, idle, keep time.Duration) {
+	forgotten := false
+	for key, e := range n.edges {
+		if e.age(now, idle, keep) {
+			n.forgetEdge(e)
+			delete(n.edges, key)
+			forgotten = true
+		}
 	}
-	return key.String()
+	for key, e := range n.inbound {
+		if e.age(now, idle, keep) {
+			n.forgetEdge(e)
+			delete(n.inbound, key)
+			forgotten = true
+		}
+	}
+	for key, l := range n.listeners {
+		if l.age(now, idle, keep) {
+			delete(n.listeners, key)
+			forgotten = true
+		}
+	}
+	for key, q := range n.queues {
+		if q.age(now, idle, keep) {
+			delete(n.queues, key)
+			forgotten = true
+		}
+	}
+	if forgotten {
+		n.endedAt = now
+	}
 }
 
-// edgesOf lists the edges of a container as the last pass left them.
-func edgesOf(c *container) []Edge {
-	if len(c.edges) == 0 {
-		return nil
-	}
-	list := make([]Edge, 0, len(c.edges))
-	for _, e := range c.edges {
-		list = append(list, Edge{
-			Destination:    e.label,
-			Actual:         e.label,
-			Connects:       e.sum.connects,
-			FailedConnects: e.sum.failed,
-			ConnectTime:    e.sum.connectTime,
-			Active:         uint64(max(0, e.sum.active)),
-			BytesSent:      e.sum.sent,
-			BytesReceived:  e.sum.received,
-			Retransmits:    e.sum.retransmits,
-		})
-	}
-	slices.SortFunc(list, func(a, b Edge) int { return cmp.Compare(a.Destination, b.Destination) })
-	return list
+func (n *network) forgetEdge(e *edge) {
+	n.resetsSent += e.sum.resetsSent
+	n.resetsReceived += e.sum.resetsReceived
+	n.connected = n.connected || e.sum.connects > 0
 }

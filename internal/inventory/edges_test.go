@@ -49,7 +49,7 @@ func TestDestinations(t *testing.T) {
 	h := newTestHost(t, Options{Network: NetworkOptions{
 		MaxDestinations: 4, TrackPublic: []netip.Prefix{netip.MustParsePrefix("8.8.8.0/24"), netip.MustParsePrefix("2001:4860::/32")},
 	}})
-	h.inv.mu.Lock() // of passEdges
+	h.inv.mu.Lock() // of a pass
 	h.inv.hostNetNS = 1
 	h.inv.mu.Unlock()
 	id := h.cgroup("docker/"+hexA, 0)
@@ -122,7 +122,7 @@ func TestResolveBetweenTwoHierarchies(t *testing.T) {
 			if tt.v1 != nil {
 				inv.dirs[cgroups.ID{Hierarchy: cgroups.Legacy, Inode: 5}] = tt.v1
 			}
-			if got := inv.resolve(&bpf.Edge{CgroupV2: 5, CgroupV1: 5}); got != tt.want {
+			if got := inv.resolve(5, 5); got != tt.want {
 				t.Errorf("got %+v, want %+v", got, tt.want)
 			}
 		})

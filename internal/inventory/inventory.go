@@ -41,6 +41,7 @@ type Options struct {
 	Keep time.Duration
 
 	Network NetworkOptions
+	Latency LatencyOptions
 	Logger  *zap.Logger
 }
 
@@ -49,20 +50,45 @@ type NetworkOptions struct {
 	Enabled         bool
 	MaxEdges        uint32         // capacity of the kernel's table of edges
 	MaxDestinations int            // per container, the rest goes to OtherDestination; 0 means no limit
+	MaxListeners    int            // per container, the rest goes to OtherDestination; 0 means no limit
 	TrackPublic     []netip.Prefix // public networks given one by one, the rest goes to PublicDestination
+
+	// EphemeralPorts are no destinations of their own, unless something on this host was seen listening on them, and no
+	// listeners. Unset means the host's net.ipv4.ip_local_port_range.
+	EphemeralPorts PortRange
+	// IdleTimeout ends what has had neither an open connection nor a change for so long; 0 means never.
+	IdleTimeout time.Duration
+}
+
+// PortRange is a range of ports, both ends included; an empty one has First after Last.
+type PortRange struct {
+	First, Last uint16
+	Set         bool
+}
+
+// LatencyOptions of an Inventory.
+type LatencyOptions struct {
+	ICMP bool // send echo requests to destinations without an open connection
 }
 
 // Names of the features that are the inventory's own; those of package bpf come beside them.
 const (
 	// FeatureHostNetwork tells connections over loopback in the host's network namespace from those inside a container's.
 	FeatureHostNetwork = "host_network_namespace"
+	// FeatureConntrack finds the real peers of connections that are older than the kernel programs.
+	FeatureConntrack = "conntrack"
 )
 
 // kernel is what our programs give; tests have another.
 type kernel interface {
 	CgroupEvents(fn func(bpf.CgroupEvent)) error
-	EachEdge(fn func(*bpf.Edge)) error
-	Forget(*bpf.Edge) error
+	Read(bpf.Pass) error
+	Listened(*bpf.ListenedPorts) error
+	Take(*bpf.Edge) error
+	TakeListener(*bpf.Listener) error
+	AddTranslation(source, destination, actual netip.AddrPort) error
+	Adopt() error
+	RetryNAT()
 	Features() []bpf.Feature
 	Stats() bpf.Stats
 	Close() error
@@ -76,8 +102,9 @@ type Inventory struct {
 	kernel kernel
 	now    func() time.Time
 
-	features   []Feature
+	features   []Feature // our own
 	hostNetNS  uint32
+	ephemeral  PortRange
 	legacyOnly bool // no v2 hierarchy is mounted
 
 	cancel     context.CancelFunc
@@ -97,9 +124,14 @@ type Inventory struct {
 	over         []*life // to be closed by maintain
 	status       Status  // the counters
 
-	edgesMu sync.Mutex // taken before mu: one pass over the kernel's table at a time; guards what follows and all edges
-	table   []bpf.Edge // the kernel's, of the last pass
-	foreign bool       // it has entries that are in no container's edges
+	edgesMu    sync.Mutex // taken before mu: one pass over the kernel's tables at a time; guards what follows and all traffic
+	table      []bpf.Edge // the kernel's, of the last pass
+	foreign    bool       // it has entries that are in no container's edges
+	listening  []bpf.Listener
+	listened   bpf.ListenedPorts
+	rtts       []bpf.LiveRTT // of the last pass that asked for them
+	namespaces namespaces
+	proxies    proxies
 }
 
 // Status of an Inventory: what is on and off, and what was lost.
@@ -115,6 +147,10 @@ type Status struct {
 	EdgesMax          int
 	EdgesFolded       uint64 // connections counted under OtherDestination because the kernel's table was full
 	EdgesUnaccounted  uint64 // connections that could not even be counted there
+	ListenersLive     int    // entries in the kernel's table of listeners at the last snapshot
+	ListenersMax      int
+	ListenersFolded   uint64 // listening sockets counted under OtherDestination because that table was full
+	SocketsAdopted    uint64 // connections and listeners that were there before the kernel programs
 	CgroupsUnresolved uint64 // edges dropped because their cgroup is not in the tree
 }
 
@@ -137,6 +173,7 @@ func Open(ctx context.Context, opts Options) (*Inventory, error) {
 		ProcRoot:         opts.ProcRoot,
 		Network:          opts.Network.Enabled,
 		MaxEdges:         opts.Network.MaxEdges,
+		CgroupRoot:       fs.UnifiedDir(),
 	})
 	return open(ctx, opts, fs, k, time.Now)
 }
@@ -162,7 +199,6 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		containers: map[string]*container{},
 	}
 	for _, f := range k.Features() {
-		inv.features = append(inv.features, Feature{Name: f.Name, Err: f.Err})
 		if f.Name == bpf.FeatureCgroupEvents {
 			inv.hasEvents = f.Err == nil
 		}
@@ -171,12 +207,18 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		ns, err := hostNetNS(opts.ProcRoot)
 		inv.hostNetNS = ns
 		inv.features = append(inv.features, Feature{Name: FeatureHostNetwork, Err: err})
+		inv.ephemeral = ephemeralPorts(opts)
 	}
+	inv.namespaces = namespaces{procRoot: opts.ProcRoot, host: inv.hostNetNS, byID: map[uint32]*namespace{}, translated: map[uint32]bool{}}
+	inv.proxies = proxies{procRoot: opts.ProcRoot, known: map[int]*knownProcess{}}
 	if err := inv.walk(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil, errors.Join(err, inv.Close())
 		}
 		inv.log.Warn("a part of the cgroups cannot be seen", zap.Error(err))
+	}
+	if opts.Network.Enabled {
+		inv.adopt(ctx)
 	}
 	inv.mu.Lock()
 	inv.watching = true
@@ -188,6 +230,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		inv.follower.Go(inv.followEvents)
 	}
 	inv.maintainer.Go(func() { inv.maintain(run) })
+	if opts.Network.Enabled && opts.Latency.ICMP {
+		inv.maintainer.Go(func() { inv.sendEchoes(run) })
+	}
 	return inv, nil
 }
 
@@ -218,11 +263,17 @@ func (inv *Inventory) Status() Status {
 	}
 	inv.mu.Unlock()
 	s.CgroupMode = inv.fs.Mode().String()
-	s.Features = inv.features
+	for _, f := range inv.kernel.Features() {
+		s.Features = append(s.Features, Feature{Name: f.Name, Err: f.Err})
+	}
+	s.Features = append(s.Features, inv.features...)
 	s.EventsLost = k.EventsLost
 	s.EdgesLive, s.EdgesMax = k.Edges, k.EdgesMax
 	s.EdgesFolded = k.EdgesFolded
 	s.EdgesUnaccounted = k.EdgesUnaccounted + k.Untracked
+	s.ListenersLive, s.ListenersMax = k.Listeners, k.ListenersMax
+	s.ListenersFolded = k.ListenersFolded
+	s.SocketsAdopted = k.Adopted
 	return s
 }
 

@@ -45,10 +45,13 @@ const (
 
 // fakeKernel has the edges that a test gives it.
 type fakeKernel struct {
-	mu    sync.Mutex
-	edges []bpf.Edge
-	err   error
-	done  chan struct{}
+	mu        sync.Mutex
+	edges     []bpf.Edge
+	listeners []bpf.Listener
+	listened  bpf.ListenedPorts
+	rtts      []bpf.LiveRTT
+	err       error
+	done      chan struct{}
 }
 
 func (k *fakeKernel) CgroupEvents(func(bpf.CgroupEvent)) error { <-k.done; return nil }
@@ -68,20 +71,55 @@ func (k *fakeKernel) all() []bpf.Edge {
 	return slices.Clone(k.edges)
 }
 
-func (k *fakeKernel) EachEdge(fn func(*bpf.Edge)) error {
+func (k *fakeKernel) Read(p bpf.Pass) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i := range k.edges {
-		fn(&k.edges[i])
+		e := k.edges[i]
+		if !e.Inbound && !e.Actual.IsValid() {
+			e.Actual = e.Destination
+		}
+		if e.Touched == 0 {
+			e.Touched = bpf.Now()
+		}
+		p.Edge(&e)
+	}
+	for i := range k.listeners {
+		l := k.listeners[i]
+		if l.Touched == 0 {
+			l.Touched = bpf.Now()
+		}
+		p.Listener(&l)
+	}
+	if p.LiveRTT != nil {
+		for i := range k.rtts {
+			p.LiveRTT(&k.rtts[i])
+		}
 	}
 	return k.err
 }
 
-func (k *fakeKernel) Forget(e *bpf.Edge) error {
+func (k *fakeKernel) Listened(p *bpf.ListenedPorts) error { *p = k.listened; return nil }
+func (k *fakeKernel) Adopt() error                        { return nil }
+func (k *fakeKernel) RetryNAT()                           {}
+func (k *fakeKernel) AddTranslation(_, _, _ netip.AddrPort) error {
+	return nil
+}
+
+func (k *fakeKernel) Take(e *bpf.Edge) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.edges = slices.DeleteFunc(slices.Clone(k.edges), func(f bpf.Edge) bool {
-		return e.CgroupV2 == f.CgroupV2 && e.Destination == f.Destination
+		return e.CgroupV2 == f.CgroupV2 && e.Destination == f.Destination && e.Local == f.Local
+	})
+	return nil
+}
+
+func (k *fakeKernel) TakeListener(l *bpf.Listener) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.listeners = slices.DeleteFunc(slices.Clone(k.listeners), func(f bpf.Listener) bool {
+		return l.CgroupV2 == f.CgroupV2 && l.Addr == f.Addr
 	})
 	return nil
 }

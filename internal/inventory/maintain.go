@@ -28,6 +28,8 @@ const (
 	walkAtMostEvery = 300 * time.Millisecond
 	// cleanEvery is how often what is over is cleared away.
 	cleanEvery = 5 * time.Second
+	// restWhenFull is how long idle edges stay in the kernel's table when more than half of it is in use.
+	restWhenFull = time.Second
 )
 
 // maintain runs until ctx ends.
@@ -56,6 +58,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 		if since := now.Sub(lastWalk); since >= inv.walkInterval() || asked && since >= walkAtMostEvery {
 			_ = inv.walk(ctx) // counted there
 			lastWalk, asked = now, false
+			inv.kernel.RetryNAT()
 		}
 		next := inv.readDueOnes(now)
 		if asked {
@@ -121,27 +124,30 @@ func (inv *Inventory) readDueOnes(now time.Time) (next time.Duration) {
 	return next
 }
 
-// clean clears away what is over: containers whose end has been told, and in the kernel's table the edges of cgroups that
-// are gone or belong to no container. What those of a living container counted goes over to it.
+// clean clears away what is over: containers whose end has been told, what was idle for too long, and in the kernel's
+// tables what is idle, of cgroups that are gone, or of no container. What those of a container counted goes over to it.
 func (inv *Inventory) clean(ctx context.Context, now time.Time) error {
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
-	if !inv.dropContainers(now) && !inv.foreign {
-		return nil
-	}
+	inv.dropContainers(now)
 	type leaving struct {
 		from bpf.Edge
 		to   *edge // nil for nobody's
 	}
 	var over []leaving
 	var strange []bpf.Edge
-	err := inv.passEdges(func(ke *bpf.Edge, d *dir, e *edge) {
+	restUntil := bpf.Now() - inv.restInKernel()
+	err := inv.pass(ctx, false, func(ke *bpf.Edge, d *dir, e *edge) {
+		idle := ke.Active <= 0 && ke.Touched <= restUntil
 		switch c := d.container(); {
 		case d == nil:
 			strange = append(strange, *ke)
 		case c == nil, e == nil && ke.Active <= 0: // nobody's, or such that nobody is to see
 			over = append(over, leaving{from: *ke})
 		case d.deadAt.IsZero():
+			if idle {
+				over = append(over, leaving{from: *ke, to: e})
+			}
 		case now.Sub(d.deadAt) > inv.opts.Keep && ke.Active <= 0:
 			over = append(over, leaving{from: *ke, to: e})
 		default: // connections still open will be closed on this entry
@@ -159,14 +165,58 @@ func (inv *Inventory) clean(ctx context.Context, now time.Time) error {
 	}
 	for i := range over {
 		l := &over[i]
-		if e := inv.kernel.Forget(&l.from); e != nil {
+		if e := inv.kernel.Take(&l.from); e != nil {
 			err = errors.Join(err, e)
 		} else if l.to != nil {
 			l.to.past.add(&l.from)
 		}
 	}
+	err = errors.Join(err, inv.cleanListeners(restUntil))
+	inv.expire(now)
 	inv.dropDirs(now)
 	return err
+}
+
+// restInKernel is how long what is idle stays in the kernel's table of edges: less when it fills up.
+func (inv *Inventory) restInKernel() time.Duration {
+	if k := inv.kernel.Stats(); k.EdgesMax > 0 && k.Edges > k.EdgesMax/2 {
+		return restWhenFull
+	}
+	return inv.opts.Keep
+}
+
+// cleanListeners takes out of the kernel's table the listeners that were closed. edgesMu is held.
+func (inv *Inventory) cleanListeners(restUntil time.Duration) error {
+	var errs []error
+	for i := range inv.listening {
+		l := &inv.listening[i]
+		if l.Open > 0 || l.Touched > restUntil {
+			continue
+		}
+		if err := inv.kernel.TakeListener(l); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		inv.mu.Lock()
+		if c := inv.resolve(l.CgroupV2, l.CgroupV1).container(); c != nil {
+			if q := c.network.queues[l.Addr]; q != nil {
+				q.past += l.Drops
+			} else if q := c.network.queues[otherKey]; q != nil {
+				q.past += l.Drops
+			}
+		}
+		inv.mu.Unlock()
+	}
+	return errors.Join(errs...)
+}
+
+// expire ends what was idle for too long. edgesMu is held.
+func (inv *Inventory) expire(now time.Time) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	for _, c := range inv.containers {
+		c.network.expire(now, inv.opts.Network.IdleTimeout, inv.opts.Keep)
+	}
 }
 
 // stillStrange looks at the tree again: what it then does not know was made by a cgroup outside of it, or one that is long
@@ -179,7 +229,7 @@ func (inv *Inventory) stillStrange(ctx context.Context, edges []bpf.Edge) ([]bpf
 	defer inv.mu.Unlock()
 	var still []bpf.Edge
 	for i := range edges {
-		if inv.resolve(&edges[i]) == nil {
+		if inv.resolve(edges[i].CgroupV2, edges[i].CgroupV1) == nil {
 			still = append(still, edges[i])
 		}
 	}
@@ -187,9 +237,8 @@ func (inv *Inventory) stillStrange(ctx context.Context, edges []bpf.Edge) ([]bpf
 	return still, nil
 }
 
-// dropContainers forgets the containers whose end has been told; their directories go with dropDirs. It tells whether any
-// directory is dead.
-func (inv *Inventory) dropContainers(now time.Time) (dead bool) {
+// dropContainers forgets the containers whose end has been told; their directories go with dropDirs.
+func (inv *Inventory) dropContainers(now time.Time) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	for name, c := range inv.containers {
@@ -198,12 +247,6 @@ func (inv *Inventory) dropContainers(now time.Time) (dead bool) {
 			delete(inv.containers, name)
 		}
 	}
-	for _, d := range inv.dirs {
-		if !d.deadAt.IsZero() {
-			return true
-		}
-	}
-	return false
 }
 
 // dropDirs forgets dead directories that have no edges left in the kernel's table.

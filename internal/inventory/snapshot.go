@@ -38,21 +38,113 @@ type Container struct {
 	Born  time.Time   // when its present cgroup was made; zero if that was before we watched
 	Phase Phase
 	Stats cgroups.Stats
-	Edges []Edge // sorted by Destination, no Destination twice
+
+	Edges        []Edge        // sorted by Destination and Actual, no pair twice
+	Destinations []Destination // sorted by Destination, no Destination twice; each that an edge has, and those that only failed
+	Inbound      []Inbound     // sorted by ListenAddr, no ListenAddr twice
+	Listeners    []Listener    // sorted by ListenAddr and Proxy, no pair twice
+	Queues       []ListenQueue // sorted by ListenAddr, no ListenAddr twice
+	Latencies    []Latency     // sorted by DestinationIP, no DestinationIP twice
+
+	ResetsSent, ResetsReceived Opt[uint64] // of established connections, in both directions; unset before the first one
 }
 
-// Edge is the TCP traffic that a container began with one destination.
+// Opt is a value that may be unknown.
+type Opt[T any] = cgroups.Opt[T]
+
+// Lifetime tells since when the series of one destination or listener have had their values, and whether they are over.
+// Idle ones are ended so that their number stays bounded; should they come back, they begin anew with a later Start.
+type Lifetime struct {
+	Start time.Time
+	Ended bool // given for the last times, so that the series can be ended
+}
+
+// Edge is the established TCP traffic that a container began with one destination.
 type Edge struct {
 	Destination string // address:port as dialled, or OtherDestination, or PublicDestination
 	Actual      string // the same after NAT
+	Lifetime
 
-	Connects       uint64        // handshakes completed
-	FailedConnects uint64        // attempts that ended without one
-	ConnectTime    time.Duration // duration of the completed handshakes, summed
-	Active         uint64        // connections now open
-	BytesSent      uint64        // payload, retransmissions not counted twice
-	BytesReceived  uint64        // payload
-	Retransmits    uint64        // segments
+	Connects      uint64        // handshakes completed
+	ConnectTime   time.Duration // duration of the completed handshakes, summed
+	Active        uint64        // connections now open
+	BytesSent     uint64        // payload, retransmissions not counted twice
+	BytesReceived uint64        // payload
+	Retransmits   uint64        // segments
+	RTT           RTT
+}
+
+// RTT is a histogram of smoothed round-trip times: each open connection once a collection, and each at its close.
+type RTT struct {
+	Counts [len(RTTBounds) + 1]uint64 // the last one is above all bounds
+	Sum    time.Duration
+}
+
+// RTTBounds are the upper bounds, inclusive, of the buckets of RTT.
+var RTTBounds = [...]time.Duration{
+	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
+	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
+	1 * time.Second,
+}
+
+// Destination has the connects to one destination that ended without a connection.
+type Destination struct {
+	Destination string // as in Edge
+	Lifetime
+	Failed [NumConnectErrors]uint64 // by ConnectError
+}
+
+// ConnectError is why a connect failed.
+type ConnectError uint8
+
+// The kinds of ConnectError.
+const (
+	ConnectRefused ConnectError = iota
+	ConnectTimeout
+	ConnectReset
+	ConnectHostUnreachable
+	ConnectNetworkUnreachable
+	ConnectAborted // given up by the client before there was an answer
+	ConnectOther   // such as no free source port, or forbidden by a rule
+	NumConnectErrors
+)
+
+// Inbound is the TCP traffic that others began with one address on which the container listens or did listen.
+type Inbound struct {
+	ListenAddr string // address:port that the peers have reached, or OtherDestination
+	Lifetime
+
+	Accepted      uint64 // connections established
+	Active        uint64 // connections now open
+	BytesSent     uint64 // payload, retransmissions not counted twice
+	BytesReceived uint64 // payload
+}
+
+// Listener is one address on which a container can be reached, or could a short while ago.
+type Listener struct {
+	ListenAddr string // address:port, never an unspecified address, or OtherDestination
+	Proxy      string // "dockerd" for a port that Docker publishes on the host for the container, else ""
+	Lifetime
+	Open bool
+}
+
+// ListenQueue is the sockets that are bound to one address and listen, or did so a short while ago.
+type ListenQueue struct {
+	ListenAddr string // as bound: an unspecified address stands for all of the namespace; or OtherDestination
+	Lifetime
+	Open bool
+
+	Overflows uint64 // connections dropped because a queue was full
+	Queue     uint64 // established connections that wait for accept()
+	Limit     uint64 // how many may wait
+}
+
+// Latency is the round-trip time to one address.
+type Latency struct {
+	DestinationIP string
+	RTT           time.Duration // median over the open connections, or that of an echo
 }
 
 const (
@@ -68,7 +160,7 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	inv.readLive(ctx)
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
-	_ = inv.passEdges(nil) // counted there
+	_ = inv.pass(ctx, true, nil) // counted there
 
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -80,15 +172,16 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 		}
 		stats := c.current.lastStats()
 		addPast(&stats, &c.past)
-		s.Containers = append(s.Containers, Container{
+		one := Container{
 			Name:  c.name,
 			Ref:   c.ref,
 			Start: c.start,
 			Born:  c.current.birth(),
 			Phase: phase,
 			Stats: stats,
-			Edges: edgesOf(c),
-		})
+		}
+		inv.giveNetwork(&one, c, s.At)
+		s.Containers = append(s.Containers, one)
 	}
 	slices.SortFunc(s.Containers, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	return s, ctx.Err()

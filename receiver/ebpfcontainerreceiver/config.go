@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -53,13 +54,20 @@ type ContainersConfig struct {
 	_ struct{}
 }
 
-// NetworkConfig of the TCP connections that containers begin.
+// NetworkConfig of the TCP connections that containers begin and accept.
 type NetworkConfig struct {
 	Enabled bool `mapstructure:"enabled"`
 	// MaxEdges is the capacity of the kernel's table of pairs of container and destination.
 	MaxEdges int `mapstructure:"max_edges"`
 	// MaxDestinationsPerContainer bounds the destinations given one by one; the rest is summed up in one.
 	MaxDestinationsPerContainer int `mapstructure:"max_destinations_per_container"`
+	// MaxListenersPerContainer bounds the listening addresses given one by one; the rest is summed up in one.
+	MaxListenersPerContainer int `mapstructure:"max_listeners_per_container"`
+	// EphemeralPortRange has the ports that are no destinations of their own, unless something on the host was seen
+	// listening there, and no listeners. Empty means the host's net.ipv4.ip_local_port_range, "off" means none.
+	EphemeralPortRange PortRangeConfig `mapstructure:"ephemeral_port_range"`
+	// IdleTimeout ends the series of destinations and listeners that were without a connection or change for so long.
+	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
 	// TrackPublic are the public networks whose addresses are given one by one; the rest is summed up in one.
 	TrackPublic []PrefixConfig `mapstructure:"track_public"`
 
@@ -85,9 +93,9 @@ type LogsConfig struct {
 	_ struct{}
 }
 
-// LatencyConfig is reserved: this version measures no latency to destinations.
+// LatencyConfig of the round-trip times to destinations.
 type LatencyConfig struct {
-	// ICMP sends echo requests to destinations.
+	// ICMP sends echo requests to destinations without an open connection, whose round-trip time the kernel knows.
 	ICMP bool `mapstructure:"icmp"`
 
 	_ struct{}
@@ -109,8 +117,20 @@ type PatternConfig string
 // PrefixConfig is a network in CIDR form.
 type PrefixConfig string
 
+// PortRangeConfig is a range of ports such as 32768-60999, both ends included.
+type PortRangeConfig string
+
+// portRangeOff is the empty range; the empty string leaves the choice to the host.
+const portRangeOff PortRangeConfig = "off"
+
 // maxEdgesLimit keeps the kernel's table below some 200 MB.
 const maxEdgesLimit = 1 << 20
+
+// maxListenersLimit is how many ports there are.
+const maxListenersLimit = 1 << 16
+
+// minIdleTimeout is some collections long: a peer that comes back so soon is better one series than two.
+const minIdleTimeout = time.Minute
 
 // minDuration finds numbers without a unit, which the collector takes for nanoseconds.
 const minDuration = 100 * time.Millisecond
@@ -130,6 +150,8 @@ func createDefaultConfig() component.Config {
 			Enabled:                     true,
 			MaxEdges:                    32768,
 			MaxDestinationsPerContainer: 1000,
+			MaxListenersPerContainer:    200,
+			IdleTimeout:                 10 * time.Minute,
 			TrackPublic:                 []PrefixConfig{"0.0.0.0/0", "::/0"},
 		},
 	}
@@ -184,7 +206,7 @@ func (c *ContainersConfig) Validate() error {
 	return nil
 }
 
-// Validate refuses limits that hold nothing or more than memory.
+// Validate refuses limits that hold nothing or more than memory, and series that would end between two connections.
 func (c *NetworkConfig) Validate() error {
 	var errs []error
 	if c.MaxEdges < 1 || c.MaxEdges > maxEdgesLimit {
@@ -194,6 +216,13 @@ func (c *NetworkConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("max_destinations_per_container: %d is not between 1 and %d",
 			c.MaxDestinationsPerContainer, maxEdgesLimit))
 	}
+	if c.MaxListenersPerContainer < 1 || c.MaxListenersPerContainer > maxListenersLimit {
+		errs = append(errs, fmt.Errorf("max_listeners_per_container: %d is not between 1 and %d",
+			c.MaxListenersPerContainer, maxListenersLimit))
+	}
+	if c.IdleTimeout < minIdleTimeout {
+		errs = append(errs, fmt.Errorf("idle_timeout: %v is less than %v", c.IdleTimeout, minIdleTimeout))
+	}
 	return oneLine(errs)
 }
 
@@ -201,14 +230,6 @@ func (c *NetworkConfig) Validate() error {
 func (c *LogsConfig) Validate() error {
 	if c.Enabled {
 		return errors.New("enabled: this version does not read the logs of containers yet")
-	}
-	return nil
-}
-
-// Validate refuses what does not exist yet, so that nobody waits for it.
-func (c *LatencyConfig) Validate() error {
-	if c.ICMP {
-		return errors.New("icmp: this version does not send echo requests yet")
 	}
 	return nil
 }
@@ -237,4 +258,27 @@ func (p PrefixConfig) parse() (netip.Prefix, error) {
 		return netip.Prefix{}, fmt.Errorf("%q: write IPv4 networks as IPv4", string(p))
 	}
 	return prefix.Masked(), nil
+}
+
+// Validate refuses what is not a range of ports.
+func (p PortRangeConfig) Validate() error {
+	_, _, err := p.parse()
+	return err
+}
+
+// parse gives the range, an empty one with first after last for "off", and zeros for the host's.
+func (p PortRangeConfig) parse() (first, last uint16, err error) {
+	switch p {
+	case "":
+		return 0, 0, nil
+	case portRangeOff:
+		return 1, 0, nil
+	}
+	from, to, _ := strings.Cut(string(p), "-")
+	lo, errLo := strconv.ParseUint(from, 10, 16)
+	hi, errHi := strconv.ParseUint(to, 10, 16)
+	if errLo != nil || errHi != nil || lo == 0 || lo > hi {
+		return 0, 0, fmt.Errorf("%q is neither %q nor a range of ports such as 32768-60999", string(p), portRangeOff)
+	}
+	return uint16(lo), uint16(hi), nil
 }

@@ -62,6 +62,9 @@ network:
   enabled: true
   max_edges: 32768
   max_destinations_per_container: 1000
+  max_listeners_per_container: 200
+  ephemeral_port_range: ""
+  idle_timeout: 10m
   track_public: ["0.0.0.0/0", "::/0"]
 cloud:
   provider: ""
@@ -100,6 +103,9 @@ network:
   enabled: false
   max_edges: 1024
   max_destinations_per_container: 10
+  max_listeners_per_container: 20
+  ephemeral_port_range: 40000-50000
+  idle_timeout: 1m
   track_public: ["203.0.113.0/24"]
 cloud:
   provider: aws
@@ -108,7 +114,11 @@ cloud:
   account_id: "123456789012"
   instance_id: i-0123456789abcdef0
   instance_type: m7g.large
+latency:
+  icmp: true
 metrics:
+  container.net.tcp.rtt:
+    enabled: false
   container.uptime:
     enabled: true
 `)
@@ -128,13 +138,18 @@ metrics:
 	}
 	want.Network = NetworkConfig{
 		MaxEdges: 1024, MaxDestinationsPerContainer: 10, TrackPublic: []PrefixConfig{"203.0.113.0/24"},
+		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Minute,
 	}
+	want.Latency.ICMP = true
 	want.Cloud = CloudConfig{
 		Provider: "aws", Region: "eu-central-1", AvailabilityZone: "eu-central-1a", AccountID: "123456789012",
 		InstanceID: "i-0123456789abcdef0", InstanceType: "m7g.large",
 	}
 	if !got.Metrics.ContainerUptime.Enabled {
 		t.Error("metrics::container.uptime::enabled had no effect")
+	}
+	if got.Metrics.ContainerNetTCPRtt.Enabled {
+		t.Error("metrics::container.net.tcp.rtt::enabled had no effect")
 	}
 	want.Metrics = got.Metrics
 	if diff := diffConfigs(want, got); diff != "" {
@@ -149,6 +164,16 @@ func TestConfigEmptyTrackPublicTracksNone(t *testing.T) {
 	}
 	if len(got.Network.TrackPublic) != 0 {
 		t.Errorf("got %v, want none", got.Network.TrackPublic)
+	}
+}
+
+func TestConfigTakesOffForPorts(t *testing.T) {
+	got, err := load(t, "network: {ephemeral_port_range: off}") // YAML must not make a false of it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Network.EphemeralPortRange != portRangeOff {
+		t.Errorf("got %q", got.Network.EphemeralPortRange)
 	}
 }
 
@@ -184,10 +209,22 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		{"mapped network", `network: {track_public: ["::ffff:1.2.3.0/120"]}`,
 			[]string{at + "::network::track_public::0: "}},
 		{"logs", "logs: {enabled: true}", []string{at + "::logs: enabled: this version"}},
-		{"icmp", "latency: {icmp: true}", []string{at + "::latency: icmp: this version"}},
+		{"no listeners", "network: {max_listeners_per_container: 0}",
+			[]string{at + "::network: max_listeners_per_container: 0"}},
+		{"more listeners than ports", "network: {max_listeners_per_container: 65537}",
+			[]string{at + "::network: max_listeners_per_container: 65537"}},
+		{"short idle timeout", "network: {idle_timeout: 59s}", []string{at + "::network: idle_timeout: 59s is less than 1m0s"}},
+		{"idle timeout without unit", "network: {idle_timeout: 600}", []string{at + "::network: idle_timeout: 600ns"}},
+		{"one port", "network: {ephemeral_port_range: 40000}", []string{"ephemeral_port_range"}},
+		{"ports by word", "network: {ephemeral_port_range: none}",
+			[]string{at + `::network::ephemeral_port_range: "none" is neither "off" nor a range of ports`}},
+		{"ports backwards", "network: {ephemeral_port_range: 2-1}", []string{at + "::network::ephemeral_port_range: "}},
+		{"port zero", "network: {ephemeral_port_range: 0-9}", []string{at + "::network::ephemeral_port_range: "}},
+		{"port too large", "network: {ephemeral_port_range: 1-65536}", []string{at + "::network::ephemeral_port_range: "}},
+		{"three ports", "network: {ephemeral_port_range: 1-2-3}", []string{at + "::network::ephemeral_port_range: "}},
 		{"two of one section", "{root_path: x, timeout: 1}", []string{at + ": root_path: ", "; timeout: "}},
-		{"all at once", "{root_path: x, identity: y, latency: {icmp: true}}",
-			[]string{"root_path", at + "::identity", at + "::latency"}},
+		{"all at once", "{root_path: x, identity: y, logs: {enabled: true}}",
+			[]string{"root_path", at + "::identity", at + "::logs"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := load(t, tt.yaml)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //go:generate go tool -modfile=../../internal/tools/go.mod mdatagen metadata.yaml
+//go:generate sed -i "/^### container.net.tcp.rtt/,/^#### Attributes/s/| Sum | Double |/| Histogram | Double |/" documentation.md
 //go:generate go tool -modfile=../../internal/tools/go.mod schemagen -m package ./internal/metadata
 //go:generate go tool -modfile=../../internal/tools/go.mod schemagen
 

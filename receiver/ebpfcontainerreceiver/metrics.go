@@ -20,16 +20,25 @@ import (
 // metricsWriter turns snapshots into metrics. A value that the kernel did not tell has no datapoint, never a zero.
 type metricsWriter struct {
 	mb        *metadata.MetricsBuilder
+	rtt       *rttBuilder // nil when switched off
 	resources *resourceWriter
-	diskIO    bool // the attribute of container.disk.io costs an allocation
+	version   string // of the scope
+	diskIO    bool   // the attribute of container.disk.io costs an allocation
+
+	started pcommon.Timestamp // what the datapoints that are recorded now begin with
 }
 
 func newMetricsWriter(cfg *Config, set receiver.Settings, host node.Identity) *metricsWriter {
-	return &metricsWriter{
+	w := &metricsWriter{
 		mb:        metadata.NewMetricsBuilder(cfg.MetricsBuilderConfig, set),
 		resources: newResourceWriter(cfg, host),
+		version:   set.BuildInfo.Version,
 		diskIO:    cfg.Metrics.ContainerDiskIo.Enabled,
 	}
+	if cfg.Metrics.ContainerNetTCPRtt.Enabled {
+		w.rtt = newRTTBuilder()
+	}
+	return w
 }
 
 // write gives one resource for each container of snapshot that has any datapoint.
@@ -39,23 +48,63 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 	ts := pcommon.NewTimestampFromTime(snapshot.At)
 	for i := range snapshot.Containers {
 		c := &snapshot.Containers[i]
+		w.begin(pcommon.NewTimestampFromTime(c.Start))
 		w.recordCPU(ts, c)
 		w.recordMemory(ts, c)
 		w.recordPressure(ts, c)
 		w.recordTasks(ts, c, snapshot.At)
 		w.recordDisks(ts, c)
-		w.recordEdges(ts, c)
-
-		one := w.mb.Emit(
-			metadata.WithResource(w.resources.resource(c)),
-			metadata.WithStartTimeOverride(pcommon.NewTimestampFromTime(c.Start)),
-		)
+		w.recordConnections(ts, c)
+		more := w.recordPeers(ts, c, false)
+		one := w.emit(c)
 		if c.Phase == inventory.Ended {
 			endSeries(one)
 		}
-		one.ResourceMetrics().MoveAndAppendTo(all.ResourceMetrics())
+		if more {
+			w.recordPeers(ts, c, true)
+			over := w.emit(c)
+			endSeries(over)
+			join(one, over)
+		}
+		one.MoveAndAppendTo(all.ResourceMetrics())
 	}
 	return all
+}
+
+// begin makes start that of the datapoints recorded from now on.
+func (w *metricsWriter) begin(start pcommon.Timestamp) {
+	if start == w.started {
+		return
+	}
+	w.started = start
+	w.mb.Reset(metadata.WithStartTime(start)) // nothing but the start time, in spite of its name
+}
+
+// emit takes all that has been recorded of c: one resource, or none if there is nothing.
+func (w *metricsWriter) emit(c *inventory.Container) pmetric.ResourceMetricsSlice {
+	res := w.resources.resource(c)
+	out := w.mb.Emit(metadata.WithResource(res)).ResourceMetrics()
+	if w.rtt == nil || w.rtt.empty() {
+		return out
+	}
+	if out.Len() == 0 { // all others are switched off
+		rm := out.AppendEmpty()
+		res.MoveTo(rm.Resource())
+		scope := rm.ScopeMetrics().AppendEmpty().Scope()
+		scope.SetName(metadata.ScopeName)
+		scope.SetVersion(w.version)
+	}
+	w.rtt.emit(out.At(0).ScopeMetrics().At(0).Metrics())
+	return out
+}
+
+// join moves the metrics of from, which is of the same container, to the end of those of to.
+func join(to, from pmetric.ResourceMetricsSlice) {
+	if to.Len() == 0 || from.Len() == 0 {
+		from.MoveAndAppendTo(to)
+		return
+	}
+	from.At(0).ScopeMetrics().At(0).Metrics().MoveAndAppendTo(to.At(0).ScopeMetrics().At(0).Metrics())
 }
 
 func (w *metricsWriter) recordCPU(ts pcommon.Timestamp, c *inventory.Container) {
@@ -185,62 +234,4 @@ func (w *metricsWriter) recordDisks(ts pcommon.Timestamp, c *inventory.Container
 		w.mb.RecordContainerDiskIoDataPoint(ts, toInt64(d.ReadBytes), metadata.AttributeDiskIoDirectionRead, dev)
 		w.mb.RecordContainerDiskIoDataPoint(ts, toInt64(d.WriteBytes), metadata.AttributeDiskIoDirectionWrite, dev)
 	}
-}
-
-func (w *metricsWriter) recordEdges(ts pcommon.Timestamp, c *inventory.Container) {
-	for i := range c.Edges {
-		e := &c.Edges[i]
-		// Given even when zero: a counter that first shows up as 1 is no increase for a Prometheus query.
-		w.mb.RecordContainerNetTCPFailedConnectsDataPoint(ts, toInt64(e.FailedConnects), e.Destination)
-		if e.Connects == 0 && e.Active == 0 && e.BytesSent == 0 && e.BytesReceived == 0 {
-			continue // nothing but failures: a scan of many ports must not make seven more series of each
-		}
-		w.mb.RecordContainerNetTCPSuccessfulConnectsDataPoint(ts, toInt64(e.Connects), e.Destination, e.Actual)
-		w.mb.RecordContainerNetTCPConnectionTimeDataPoint(ts, e.ConnectTime.Seconds(), e.Destination, e.Actual)
-		w.mb.RecordContainerNetTCPActiveConnectionsDataPoint(ts, toInt64(e.Active), e.Destination, e.Actual)
-		w.mb.RecordContainerNetTCPRetransmitsDataPoint(ts, toInt64(e.Retransmits), e.Destination, e.Actual)
-		w.mb.RecordContainerNetTCPBytesSentDataPoint(ts, toInt64(e.BytesSent), e.Destination, e.Actual)
-		w.mb.RecordContainerNetTCPBytesReceivedDataPoint(ts, toInt64(e.BytesReceived), e.Destination, e.Actual)
-	}
-}
-
-// endSeries makes of md the points that end its series: marked as not recorded, without a value. Each is a metric of its
-// own: the prometheus exporter (v0.155) looks at no further point of a metric after the first that ends a series.
-func endSeries(md pmetric.Metrics) {
-	for _, rm := range md.ResourceMetrics().All() {
-		for _, sm := range rm.ScopeMetrics().All() {
-			ended := pmetric.NewMetricSlice()
-			for _, m := range sm.Metrics().All() {
-				for _, dp := range pointsOf(m).All() {
-					endPoint(ended.AppendEmpty(), m, dp)
-				}
-			}
-			ended.CopyTo(sm.Metrics())
-		}
-	}
-}
-
-func pointsOf(m pmetric.Metric) pmetric.NumberDataPointSlice {
-	if m.Type() == pmetric.MetricTypeSum {
-		return m.Sum().DataPoints()
-	}
-	return m.Gauge().DataPoints()
-}
-
-func endPoint(to, m pmetric.Metric, dp pmetric.NumberDataPoint) {
-	to.SetName(m.Name())
-	to.SetUnit(m.Unit())
-	to.SetDescription(m.Description())
-	if m.Type() == pmetric.MetricTypeSum {
-		sum := to.SetEmptySum()
-		sum.SetIsMonotonic(m.Sum().IsMonotonic())
-		sum.SetAggregationTemporality(m.Sum().AggregationTemporality())
-	} else {
-		to.SetEmptyGauge()
-	}
-	ended := pointsOf(to).AppendEmpty()
-	ended.SetStartTimestamp(dp.StartTimestamp())
-	ended.SetTimestamp(dp.Timestamp())
-	ended.SetFlags(pmetric.DefaultDataPointFlags.WithNoRecordedValue(true))
-	dp.Attributes().MoveTo(ended.Attributes())
 }

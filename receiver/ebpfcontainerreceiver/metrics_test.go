@@ -20,6 +20,7 @@ import (
 
 var (
 	testStart = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	testBack  = testStart.Add(20 * time.Second)
 	testNow   = testStart.Add(time.Minute)
 )
 
@@ -50,15 +51,7 @@ func full(c inventory.Container) inventory.Container {
 			IO:     cgroups.Stall{Some: took(), Full: took()},
 		},
 	}
-	c.Edges = []inventory.Edge{
-		{
-			Destination: "10.96.0.10:53", Actual: "10.244.0.7:53", Connects: 1000, FailedConnects: 37,
-			ConnectTime: 1500 * time.Millisecond, Active: 2, BytesSent: 1 << 20, BytesReceived: 1 << 40, Retransmits: 3,
-		},
-		{Destination: "10.96.0.11:81", Actual: "10.96.0.11:81", FailedConnects: 5},
-		{Destination: "[2001:db8::1]:443", Actual: "[2001:db8::1]:443", Active: 1}, // was there before us
-		{Destination: inventory.OtherDestination, Actual: inventory.OtherDestination, Connects: 1},
-	}
+	fullNetwork(&c)
 	return c
 }
 
@@ -67,6 +60,7 @@ func testSnapshot() inventory.Snapshot {
 	gone := full(at("/kubepods/besteffort/pod" + podA + "/" + idB))
 	gone.Phase = inventory.Gone
 	gone.Edges = gone.Edges[:1]
+	endPeers(&gone)
 	ended := full(at("/system.slice/nginx.service"))
 	ended.Phase = inventory.Ended
 	ended.Edges = ended.Edges[:2]
@@ -109,70 +103,34 @@ func TestMetricsOptional(t *testing.T) {
 	compareGolden(t, "optional.yaml", testWriter(cfg).write(snapshot))
 }
 
+// testPoint is what is told of a datapoint of any kind.
+type testPoint struct {
+	point
+	flags pmetric.DataPointFlags
+	empty bool // without a value
+}
+
 // points calls f with each datapoint.
-func points(md pmetric.Metrics, f func(metric string, dp pmetric.NumberDataPoint)) {
+func points(md pmetric.Metrics, f func(metric string, dp testPoint)) {
 	for _, rm := range md.ResourceMetrics().All() {
 		for _, sm := range rm.ScopeMetrics().All() {
 			for _, m := range sm.Metrics().All() {
-				dps := m.Gauge().DataPoints
-				if m.Type() == pmetric.MetricTypeSum {
-					dps = m.Sum().DataPoints
+				if m.Type() == pmetric.MetricTypeHistogram {
+					for _, dp := range m.Histogram().DataPoints().All() {
+						f(m.Name(), testPoint{point: dp, flags: dp.Flags(), empty: dp.Count() == 0})
+					}
+					continue
 				}
-				for _, dp := range dps().All() {
-					f(m.Name(), dp)
+				for _, dp := range pointsOf(m).All() {
+					empty := dp.ValueType() == pmetric.NumberDataPointValueTypeEmpty
+					f(m.Name(), testPoint{point: dp, flags: dp.Flags(), empty: empty})
 				}
 			}
 		}
 	}
 }
 
-func TestMetricsTimes(t *testing.T) {
-	n := 0
-	points(testWriter(createDefaultConfig().(*Config)).write(testSnapshot()), func(name string, dp pmetric.NumberDataPoint) {
-		n++
-		if got := dp.Timestamp().AsTime(); !got.Equal(testNow) {
-			t.Errorf("%s: timestamp %v, want %v", name, got, testNow)
-		}
-		if got := dp.StartTimestamp().AsTime(); !got.Equal(testStart) {
-			t.Errorf("%s: start %v, want %v", name, got, testStart)
-		}
-	})
-	if n == 0 {
-		t.Error("no datapoints")
-	}
-}
-
-func TestMetricsOfAnEndedContainerHaveNoValues(t *testing.T) {
-	w := testWriter(createDefaultConfig().(*Config))
-	live, ended := testSnapshot(), testSnapshot()
-	live.Containers = live.Containers[:1]
-	ended.Containers = ended.Containers[:1]
-	ended.Containers[0].Phase = inventory.Ended
-
-	series := map[string]bool{}
-	points(w.write(live), func(name string, dp pmetric.NumberDataPoint) {
-		series[fmt.Sprint(name, dp.Attributes().AsRaw())] = true
-		if dp.Flags().NoRecordedValue() || dp.ValueType() == pmetric.NumberDataPointValueTypeEmpty {
-			t.Errorf("%s: live without a value", name)
-		}
-	})
-	points(w.write(ended), func(name string, dp pmetric.NumberDataPoint) {
-		delete(series, fmt.Sprint(name, dp.Attributes().AsRaw()))
-		if !dp.Flags().NoRecordedValue() || dp.ValueType() != pmetric.NumberDataPointValueTypeEmpty {
-			t.Errorf("%s: ended with a value", name)
-		}
-	})
-	for s := range series {
-		t.Errorf("%s: not ended", s)
-	}
-	for _, sm := range w.write(ended).ResourceMetrics().At(0).ScopeMetrics().All() {
-		for _, m := range sm.Metrics().All() {
-			if n := pointsOf(m).Len(); n != 1 {
-				t.Errorf("%s: %d points in one metric, of which the prometheus exporter would end the first only", m.Name(), n)
-			}
-		}
-	}
-}
+func series(name string, dp testPoint) string { return fmt.Sprint(name, dp.Attributes().AsRaw()) }
 
 func TestMetricsWriterKeepsNothingBetweenSnapshots(t *testing.T) {
 	w := testWriter(createDefaultConfig().(*Config))
@@ -182,60 +140,6 @@ func TestMetricsWriterKeepsNothingBetweenSnapshots(t *testing.T) {
 	}
 	if n := w.write(inventory.Snapshot{At: testNow}).DataPointCount(); n != 0 {
 		t.Errorf("got %d datapoints of an empty snapshot", n)
-	}
-}
-
-func crowd(containers, edges int) inventory.Snapshot {
-	s := inventory.Snapshot{At: testNow}
-	for i := range containers {
-		c := full(at("/docker/" + fmt.Sprintf("%064x", i)))
-		e := c.Edges[0]
-		c.Edges = nil
-		for j := range edges {
-			e.Destination = fmt.Sprintf("10.%d.%d.%d:%d", i%256, j/256%256, j%256, 1024+j)
-			e.Actual = e.Destination
-			c.Edges = append(c.Edges, e)
-		}
-		s.Containers = append(s.Containers, c)
-	}
-	return s
-}
-
-func BenchmarkMetrics(b *testing.B) {
-	for _, bb := range []struct{ containers, edges int }{{200, 0}, {200, 20}, {1, 500}, {1, 5000}} {
-		b.Run(fmt.Sprintf("containers=%d/edges=%d", bb.containers, bb.edges), func(b *testing.B) {
-			w := testWriter(createDefaultConfig().(*Config))
-			snapshot := crowd(bb.containers, bb.edges)
-			n := w.write(snapshot).DataPointCount()
-			b.ReportAllocs()
-			for b.Loop() {
-				w.write(snapshot)
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/point")
-		})
-	}
-}
-
-// Ten times the edges must not take much more than ten times as long: mdatagen has a recorder that compares each
-// datapoint with all others, which is generated as soon as one attribute is not required.
-func TestMetricsOfManyEdgesAreLinear(t *testing.T) {
-	if testing.Short() {
-		t.Skip("measures time")
-	}
-	cost := func(edges int) time.Duration {
-		w := testWriter(createDefaultConfig().(*Config))
-		snapshot := crowd(1, edges)
-		best := time.Hour
-		for range 5 {
-			begin := time.Now()
-			w.write(snapshot)
-			best = min(best, time.Since(begin))
-		}
-		return best
-	}
-	small, large := cost(500), cost(5000)
-	if ratio := float64(large) / float64(small); ratio > 40 { // quadratic would be 100
-		t.Errorf("500 edges take %v, 5000 take %v, %.0f times as long", small, large, ratio)
 	}
 }
 
@@ -256,9 +160,11 @@ func TestMetricsOfThePredecessorHaveItsAttributes(t *testing.T) {
 		"container.net.tcp.bytes_sent":             "destination actual_destination",
 		"container.net.tcp.bytes_received":         "destination actual_destination",
 		"container.net.tcp.failed_connects":        "destination",
+		"container.net.tcp.listen_info":            "listen_addr proxy",
+		"container.net.latency":                    "destination_ip",
 	}
 	got := map[string]string{}
-	points(testWriter(createDefaultConfig().(*Config)).write(testSnapshot()), func(name string, dp pmetric.NumberDataPoint) {
+	points(testWriter(createDefaultConfig().(*Config)).write(testSnapshot()), func(name string, dp testPoint) {
 		var keys []string
 		for k := range dp.Attributes().All() {
 			keys = append(keys, k)

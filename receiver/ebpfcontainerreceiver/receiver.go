@@ -137,9 +137,13 @@ func (in *instance) options() inventory.Options {
 			Enabled:         cfg.Network.Enabled,
 			MaxEdges:        uint32(cfg.Network.MaxEdges), //nolint:gosec // Validate bounds it
 			MaxDestinations: cfg.Network.MaxDestinationsPerContainer,
+			MaxListeners:    cfg.Network.MaxListenersPerContainer,
 			TrackPublic:     prefixes(cfg.Network.TrackPublic),
+			EphemeralPorts:  portRange(cfg.Network.EphemeralPortRange),
+			IdleTimeout:     cfg.Network.IdleTimeout,
 		},
-		Logger: in.telemetry.Logger,
+		Latency: inventory.LatencyOptions{ICMP: cfg.Latency.ICMP},
+		Logger:  in.telemetry.Logger,
 	}
 }
 
@@ -159,6 +163,14 @@ func prefixes(in []PrefixConfig) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+func portRange(in PortRangeConfig) inventory.PortRange {
+	first, last, err := in.parse()
+	if in == "" || err != nil { // Validate has parsed it
+		return inventory.PortRange{}
+	}
+	return inventory.PortRange{First: first, Last: last, Set: true}
 }
 
 // logStatus says once what is on, and in one line which parts are off and why.

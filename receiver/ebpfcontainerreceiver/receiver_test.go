@@ -210,7 +210,9 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 	}
 	cfg.Network = NetworkConfig{
 		Enabled: true, MaxEdges: 100, MaxDestinationsPerContainer: 10, TrackPublic: []PrefixConfig{"203.0.113.7/24"},
+		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Hour,
 	}
+	cfg.Latency.ICMP = true
 	got := (&instance{cfg: cfg}).options()
 	want := inventory.Options{
 		CgroupRoot:      "/host/sys/fs/cgroup",
@@ -222,8 +224,11 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 		Keep:            35 * time.Second,
 		Network: inventory.NetworkOptions{
 			Enabled: true, MaxEdges: 100, MaxDestinations: 10,
-			TrackPublic: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
+			TrackPublic:  []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")},
+			MaxListeners: 20, EphemeralPorts: inventory.PortRange{First: 40000, Last: 50000, Set: true},
+			IdleTimeout: time.Hour,
 		},
+		Latency: inventory.LatencyOptions{ICMP: true},
 	}
 	opts := []cmp.Option{
 		cmpopts.EquateComparable(netip.Prefix{}),
@@ -235,6 +240,22 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 	cfg.CgroupRoot = "/cgroups"
 	if got := (&instance{cfg: cfg}).options().CgroupRoot; got != "/cgroups" {
 		t.Errorf("got cgroup root %s", got)
+	}
+}
+
+func TestEphemeralPortsFromTheConfig(t *testing.T) {
+	for _, tt := range []struct {
+		in   PortRangeConfig
+		want inventory.PortRange
+	}{
+		{"", inventory.PortRange{}}, // the host's
+		{"off", inventory.PortRange{First: 1, Last: 0, Set: true}},
+		{"1-65535", inventory.PortRange{First: 1, Last: 65535, Set: true}},
+		{"9-9", inventory.PortRange{First: 9, Last: 9, Set: true}},
+	} {
+		if got := portRange(tt.in); got != tt.want {
+			t.Errorf("%q: got %+v, want %+v", tt.in, got, tt.want)
+		}
 	}
 }
 

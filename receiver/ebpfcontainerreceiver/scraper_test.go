@@ -132,7 +132,8 @@ func TestOwnMetrics(t *testing.T) {
 			{Name: "network_live", Err: errors.New("pid 4711: something else each time")},
 		},
 		Containers: 1, ReadErrors: 2, WalkErrors: 3, EventsLost: 4, EdgesLive: 5, EdgesMax: 6, EdgesFolded: 7,
-		EdgesUnaccounted: 8, CgroupsUnresolved: 9,
+		EdgesUnaccounted: 8, CgroupsUnresolved: 9, ListenersLive: 10, ListenersMax: 11, ListenersFolded: 12,
+		SocketsAdopted: 13,
 	}}
 	tel := newTelemetry(t)
 	s := newRunningScraper(t, host, tel)
@@ -152,11 +153,16 @@ func TestOwnMetrics(t *testing.T) {
 	metadatatest.AssertEqualEbpfContainerReadErrors(t, tel, one(2), noTime)
 	metadatatest.AssertEqualEbpfContainerWalkErrors(t, tel, one(3), noTime)
 	metadatatest.AssertEqualEbpfContainerEventsLost(t, tel, one(4), noTime)
-	metadatatest.AssertEqualEbpfContainerMapEntries(t, tel, one(5, attribute.String("map", "edges")), noTime)
-	metadatatest.AssertEqualEbpfContainerMapLimit(t, tel, one(6, attribute.String("map", "edges")), noTime)
+	edges, listeners := attribute.String("map", "edges"), attribute.String("map", "listeners")
+	metadatatest.AssertEqualEbpfContainerMapEntries(t, tel,
+		[]metricdata.DataPoint[int64]{point(5, edges), point(10, listeners)}, noTime)
+	metadatatest.AssertEqualEbpfContainerMapLimit(t, tel,
+		[]metricdata.DataPoint[int64]{point(6, edges), point(11, listeners)}, noTime)
 	metadatatest.AssertEqualEbpfContainerEdgesFolded(t, tel, one(7), noTime)
 	metadatatest.AssertEqualEbpfContainerEdgesUnaccounted(t, tel, one(8), noTime)
 	metadatatest.AssertEqualEbpfContainerCgroupsUnresolved(t, tel, one(9), noTime)
+	metadatatest.AssertEqualEbpfContainerListenersFolded(t, tel, one(12), noTime)
+	metadatatest.AssertEqualEbpfContainerSocketsAdopted(t, tel, one(13), noTime)
 	metadatatest.AssertEqualEbpfContainerFeatureEnabled(t, tel, []metricdata.DataPoint[int64]{
 		feature(1, "cgroup_events", ""),
 		feature(0, "network", "permission"),

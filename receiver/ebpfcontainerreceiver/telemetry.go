@@ -45,18 +45,10 @@ func observe(set component.TelemetrySettings, id component.ID, inv containers) (
 	if err != nil {
 		return nil, err
 	}
-	alone, edges := ownAttributes(id), ownAttributes(id, attribute.String("map", "edges"))
+	alone := ownAttributes(id)
 	observe := func(value func(inventory.Status) uint64) metric.Int64Callback {
 		return func(_ context.Context, o metric.Int64Observer) error {
 			o.Observe(toInt64(value(inv.Status())), alone)
-			return nil
-		}
-	}
-	ofEdges := func(value func(inventory.Status) int) metric.Int64Callback {
-		return func(_ context.Context, o metric.Int64Observer) error {
-			if st := inv.Status(); st.EdgesMax > 0 {
-				o.Observe(int64(value(st)), edges)
-			}
 			return nil
 		}
 	}
@@ -65,8 +57,8 @@ func observe(set component.TelemetrySettings, id component.ID, inv containers) (
 			observeFeatures(o, id, inv.Status().Features)
 			return nil
 		}),
-		tb.RegisterEbpfContainerMapEntriesCallback(ofEdges(func(st inventory.Status) int { return st.EdgesLive })),
-		tb.RegisterEbpfContainerMapLimitCallback(ofEdges(func(st inventory.Status) int { return st.EdgesMax })),
+		tb.RegisterEbpfContainerMapEntriesCallback(observeMaps(id, inv, func(m table) int { return m.live })),
+		tb.RegisterEbpfContainerMapLimitCallback(observeMaps(id, inv, func(m table) int { return m.limit })),
 		tb.RegisterEbpfContainerContainersCallback(
 			observe(func(st inventory.Status) uint64 { return uint64(st.Containers) })), //nolint:gosec // not negative
 		tb.RegisterEbpfContainerCgroupsUnresolvedCallback(
@@ -75,6 +67,10 @@ func observe(set component.TelemetrySettings, id component.ID, inv containers) (
 			observe(func(st inventory.Status) uint64 { return st.EdgesFolded })),
 		tb.RegisterEbpfContainerEdgesUnaccountedCallback(
 			observe(func(st inventory.Status) uint64 { return st.EdgesUnaccounted })),
+		tb.RegisterEbpfContainerListenersFoldedCallback(
+			observe(func(st inventory.Status) uint64 { return st.ListenersFolded })),
+		tb.RegisterEbpfContainerSocketsAdoptedCallback(
+			observe(func(st inventory.Status) uint64 { return st.SocketsAdopted })),
 		tb.RegisterEbpfContainerEventsLostCallback(
 			observe(func(st inventory.Status) uint64 { return st.EventsLost })),
 		tb.RegisterEbpfContainerReadErrorsCallback(
@@ -92,6 +88,28 @@ func observe(set component.TelemetrySettings, id component.ID, inv containers) (
 // ownAttributes are those of one of the receiver's own metrics.
 func ownAttributes(id component.ID, more ...attribute.KeyValue) metric.MeasurementOption {
 	return metric.WithAttributeSet(attribute.NewSet(append(more, attribute.String("receiver", id.String()))...))
+}
+
+// table is one in the kernel.
+type table struct {
+	name        string
+	live, limit int
+}
+
+// observeMaps gives a value of each table that there is.
+func observeMaps(id component.ID, inv containers, value func(table) int) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		st := inv.Status()
+		for _, m := range []table{
+			{name: "edges", live: st.EdgesLive, limit: st.EdgesMax},
+			{name: "listeners", live: st.ListenersLive, limit: st.ListenersMax},
+		} {
+			if m.limit > 0 {
+				o.Observe(int64(value(m)), ownAttributes(id, attribute.String("map", m.name)))
+			}
+		}
+		return nil
+	}
 }
 
 func observeFeatures(o metric.Int64Observer, id component.ID, features []inventory.Feature) {

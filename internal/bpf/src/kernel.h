@@ -38,16 +38,17 @@ struct css_set {
 	struct cgroup *dfl_cgrp;
 };
 
-struct task_struct {
-	struct css_set *cgroups;
-};
-
 struct ns_common {
 	unsigned int inum;
 };
 
 struct net {
 	struct ns_common ns;
+};
+
+struct task_struct {
+	int tgid;
+	struct css_set *cgroups;
 };
 
 typedef struct {
@@ -63,25 +64,113 @@ struct in6_addr {
 
 struct sock_common {
 	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
 	__be16 skc_dport;
+	__u16 skc_num; /* local port, host byte order */
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
+	unsigned char skc_ipv6only : 1;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+/* The lock word of a socket; on PREEMPT_RT kernels it is another type. */
+struct qspinlock {
+	atomic_t val;
+};
+
+struct raw_spinlock {
+	struct qspinlock raw_lock;
+};
+
+typedef struct spinlock {
+	struct raw_spinlock rlock;
+} spinlock_t;
+
+typedef struct {
+	spinlock_t slock; /* held by softirqs that work on the socket, and while owned changes */
+	int owned;        /* by a task */
+} socket_lock_t;
+
 struct sock {
 	struct sock_common __sk_common;
+	socket_lock_t sk_lock;
+	atomic_t sk_drops;
+	int sk_err;
+	int sk_err_soft;
+	__u32 sk_ack_backlog;     /* 32 bits wide since Linux 5.4 */
+	__u32 sk_max_ack_backlog; /* likewise */
 	__u8 sk_shutdown;
+	__u8 sk_userlocks : 4;
 	__u16 sk_protocol; /* 16 bits wide since Linux 5.6 */
 };
 
+struct inet_bind_bucket {
+	signed char fastreuse;
+};
+
+struct inet_connection_sock {
+	struct inet_bind_bucket *icsk_bind_hash;
+};
+
 struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	__u64 bytes_received;
 	__u64 bytes_sent;    /* since Linux 4.19 */
 	__u64 bytes_retrans; /* since Linux 4.19 */
 	__u32 total_retrans;
+	__u32 segs_out;
+	__u32 srtt_us; /* smoothed round-trip time, in eighths of a microsecond; 0 before the first measurement */
+};
+
+struct socket {
+	struct sock *sk;
+};
+
+struct file;
+
+union nf_inet_addr {
+	__u32 all[4];
+};
+
+union nf_conntrack_man_proto {
+	__be16 all;
+};
+
+struct nf_conntrack_man {
+	union nf_inet_addr u3;
+	union nf_conntrack_man_proto u;
+	__u16 l3num; /* address family */
+};
+
+struct nf_conntrack_tuple {
+	struct nf_conntrack_man src;
+	struct {
+		union nf_inet_addr u3;
+		union {
+			__be16 all;
+		} u;
+		__u8 protonum;
+	} dst;
+};
+
+struct nf_conntrack_tuple_hash {
+	struct nf_conntrack_tuple tuple;
+};
+
+struct nf_conn {
+	struct nf_conntrack_tuple_hash tuplehash[2]; /* the original direction and the reply */
+	unsigned long status;
+};
+
+struct sk_buff {
+	unsigned long _nfct; /* struct nf_conn *, with enum ip_conntrack_info in the low three bits */
 };
 
 struct seq_file;
@@ -97,6 +186,13 @@ struct bpf_iter__bpf_sk_storage_map {
 	void *value;
 };
 
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
 #pragma clang diagnostic pop
 #pragma clang attribute pop
 
@@ -110,17 +206,36 @@ enum {
 enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
 	TCP_CLOSE = 7,
-};
-
-/* enum sock_flags, include/net/sock.h: set when the peer's FIN has come */
-enum {
-	SOCK_DONE = 1,
+	TCP_LISTEN = 10,
 };
 
 /* include/net/sock.h */
 enum {
-	SHUTDOWN_MASK = 3,
+	SOCK_DONE = 1,          /* enum sock_flags: the peer's FIN has come */
+	SHUTDOWN_MASK = 3,      /* both ways */
+	SOCK_BINDPORT_LOCK = 8, /* the port is the application's choice */
+};
+
+/* include/uapi/linux/netfilter/nf_conntrack_common.h */
+enum {
+	IP_CT_NEW = 2,
+	IP_CT_INFO_MASK = 7,
+	IPS_DST_NAT = 1 << 5,
+};
+
+/* include/uapi/asm-generic/errno.h */
+enum {
+	EPIPE = 32,
+	ENONET = 64,
+	ENETDOWN = 100,
+	ENETUNREACH = 101,
+	ECONNRESET = 104,
+	ETIMEDOUT = 110,
+	ECONNREFUSED = 111,
+	EHOSTDOWN = 112,
+	EHOSTUNREACH = 113,
 };
 
 #endif

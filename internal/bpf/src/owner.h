@@ -19,10 +19,9 @@ struct owner {
 /* enum cgroup_subsys_id of the v1 controller by which containers are told apart, negative on a pure v2 host */
 const volatile __s32 v1_subsys = -1;
 
-/* owner_of_current fills o and returns false if the task belongs to the host itself: the root of every hierarchy. */
-static __always_inline bool owner_of_current(struct owner *o)
+/* owner_of fills o and returns false if the task belongs to the host itself: the root of every hierarchy. */
+static __always_inline bool owner_of(struct owner *o, struct task_struct *task)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
 	struct css_set *set = task->cgroups;
 	struct cgroup *v2 = set->dfl_cgrp;
 	bool contained = v2->level > 0;
@@ -36,6 +35,11 @@ static __always_inline bool owner_of_current(struct owner *o)
 		contained |= v1->level > 0;
 	}
 	return contained;
+}
+
+static __always_inline bool owner_of_current(struct owner *o)
+{
+	return owner_of(o, bpf_get_current_task_btf());
 }
 
 #endif

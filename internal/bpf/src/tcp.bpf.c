@@ -1,51 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * TCP connections that the host's containers begin, counted in the kernel per (container, destination).
+ * TCP connections that the host's containers begin and accept, counted in the kernel per (container, address).
  *
- * Nothing is sent to user space per connection. on_tcp_state notes the owner of a socket in socket-local storage when
- * connect() moves it to SYN_SENT, which is always the calling task, and then adds to the edge at each later change of
- * state. fold_live brings the byte counters of open sockets up to date before user space reads the edges.
+ * Nothing is sent to user space per connection. The owner of a socket is noted in socket-local storage when connect() or
+ * listen() is called, which is always by the task itself; sockets that a listener accepts inherit its storage. on_tcp_state
+ * then adds to the edge at each later change of state. fold_live brings the counters of open sockets up to date before
+ * user space reads the tables.
+ *
+ * Each program but on_tcp_state can be left out: user space loads what the kernel and its privileges allow.
  */
 #include "kernel.h"
 #include "owner.h"
+#include "edges.h"
+#include "nat.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 #include <bpf/bpf_tracing.h>
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum edge_kind {
-	EDGE_OUTBOUND = 1,
-	EDGE_OVERFLOW = 2, // all destinations of one owner that found edges full
-};
-
-// edge_key names an edge. IPv4 addresses are stored mapped, ::ffff:a.b.c.d.
-struct edge_key {
-	struct owner owner;
-	__u8 addr[16];
-	__u32 netns; // inode number of the network namespace
-	__u16 port;  // host byte order
-	__u8 kind;   // enum edge_kind
-	__u8 pad;
-};
-
-// edge is what user space reads: totals since the entry was made, and the number of connections now open.
-struct edge {
-	__u64 connects;
-	__u64 failed;
-	__u64 connect_ns; // sum over connects
-	__s64 active;
-	__u64 bytes_sent;
-	__u64 bytes_received;
-	__u64 retransmits;
-};
-
 enum conn_phase {
-	CONN_IDLE,
+	CONN_NONE,
+	CONN_ATTEMPTED, // connect() was called, the socket has not moved yet
 	CONN_CONNECTING,
 	CONN_OPEN,
 	CONN_LINGERING, // closed by its owner, the kernel still talks to the peer
+	CONN_OVER,      // was open
+	CONN_LISTENING,
+	CONN_ACCEPTING, // made by a listener, the handshake is not over
 };
 
 // tcp_totals are the counters of one socket that are already in its edge.
@@ -55,125 +39,95 @@ struct tcp_totals {
 	__u64 retransmits;
 };
 
+// listen_totals are what of one listening socket is already in its listener.
+struct listen_totals {
+	__u64 drops;
+	__u32 queue;
+	__u32 queue_limit;
+};
+
 struct conn {
 	struct edge_key key;
 	__u64 began_ns;
-	struct tcp_totals folded;
+	union {
+		struct tcp_totals folded;
+		struct listen_totals folded_listen;
+	};
 	__u32 phase; // enum conn_phase
 	__u32 pad;
 };
 
-enum tcp_stat {
-	TCP_STAT_FOLDED,      // connections counted in edges_overflow because edges was full
-	TCP_STAT_UNACCOUNTED, // changes that found both full, lost
-	TCP_STAT_UNTRACKED,   // connects whose socket storage could not be made, lost
-	TCP_STAT_MAX,
-};
-
-// conns: on_tcp_state inserts at connect(); the kernel deletes with the socket. It has no size: when memory for an entry
-// is refused the connection is counted in TCP_STAT_UNTRACKED.
+// conns: inserted at connect(), at listen(), by the kernel for sockets that a listener accepts, and by adopt; the kernel
+// deletes with the socket. It has no size: when memory for an entry is refused the socket is counted in TCP_STAT_UNTRACKED.
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 	__type(key, int);
 	__type(value, struct conn);
 } conns SEC(".maps");
 
-// edges: inserted here; deleted by user space when the container is gone and its last totals were given. When it is full
-// connections are counted in edges_overflow and TCP_STAT_FOLDED. Preallocated: no allocation can fail on the way.
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 32768); // resized at load
-	__type(key, struct edge_key);
-	__type(value, struct edge);
-} edges SEC(".maps");
+// live_rtt is the round-trip time of one open connection.
+struct live_rtt {
+	struct owner owner;
+	__u8 addr[16]; // the actual destination
+	__u32 netns;
+	__u32 rtt_us;
+};
 
-// edges_overflow: one entry for each owner that found edges full; deleted as in edges. When it is full changes are
-// counted in TCP_STAT_UNACCOUNTED.
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, struct edge_key);
-	__type(value, struct edge);
-} edges_overflow SEC(".maps");
+enum {
+	LIVE_RTTS = 65536,
+};
 
-// tcp_stats: fixed size, indexed by enum tcp_stat.
+// live_rtts: filled anew at each sampling pass, live_rtts_n of them. Sockets come in no order, so that the first ones are
+// as good as any when there are more than fit in.
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, TCP_STAT_MAX);
-	__type(key, enum tcp_stat);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, LIVE_RTTS);
+	__type(key, __u32);
+	__type(value, struct live_rtt);
+} live_rtts SEC(".maps");
+
+// listened: one bit for each port on which a socket of this host has listened since we are here, in any namespace.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 65536 / 64);
+	__type(key, __u32);
 	__type(value, __u64);
-} tcp_stats SEC(".maps");
+} listened SEC(".maps");
 
-static __always_inline void count(enum tcp_stat stat)
+__u32 live_rtts_n = 0;
+__u32 sampling = 0; // set by user space: this pass of fold_live samples round-trip times
+
+const __u32 rtt_bounds_us[RTT_BUCKETS - 1] = {
+	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000,
+};
+
+// is_settled tells that nobody is at work on the socket. PREEMPT_RT kernels have another lock, which we do not look into.
+static __always_inline bool is_settled(struct sock *sk)
 {
-	__u64 *n = bpf_map_lookup_elem(&tcp_stats, &stat);
-
-	if (n)
-		*n += 1;
+	if (bpf_core_field_exists(sk->sk_lock.slock.rlock.raw_lock.val) &&
+	    *(volatile int *)&sk->sk_lock.slock.rlock.raw_lock.val.counter)
+		return false;
+	return !*(volatile int *)&sk->sk_lock.owned;
 }
 
-static __always_inline struct edge *find_or_insert(void *map, const struct edge_key *key)
+// read_totals gives the payload that the socket has sent and received, and its retransmitted segments. locked means that
+// the caller runs under the socket's lock; without it a number may be a little too low, never too high.
+static __always_inline void read_totals(struct tcp_totals *t, struct sock *sk, struct tcp_sock *tp, bool locked)
 {
-	struct edge *e = bpf_map_lookup_elem(map, key);
-	struct edge none = {};
+	// A retransmission counts in bytes_retrans first.
+	__u64 sent = *(volatile __u64 *)&tp->bytes_sent, retrans = *(volatile __u64 *)&tp->bytes_retrans;
+	__u64 received = *(volatile __u64 *)&tp->bytes_received;
+	bool settled = locked || is_settled(sk);
+	bool fin = *(volatile unsigned long *)&sk->__sk_common.skc_flags & (1UL << SOCK_DONE);
 
-	if (e)
-		return e;
-	// Another CPU may insert first: then ours is refused and theirs is found.
-	bpf_map_update_elem(map, key, &none, BPF_NOEXIST);
-	return bpf_map_lookup_elem(map, key);
-}
-
-// edge_of finds the edge of a connection. Where it has to be the overflow, the connection stays there for its life, so
-// that what was added to active is taken from the same edge.
-static __always_inline struct edge *edge_of(struct conn *c)
-{
-	struct edge *e;
-
-	if (c->key.kind == EDGE_OUTBOUND) {
-		e = find_or_insert(&edges, &c->key);
-		if (e)
-			return e;
-		__builtin_memset(c->key.addr, 0, sizeof(c->key.addr));
-		c->key.netns = 0;
-		c->key.port = 0;
-		c->key.kind = EDGE_OVERFLOW;
-		count(TCP_STAT_FOLDED);
-	}
-	e = find_or_insert(&edges_overflow, &c->key);
-	if (!e)
-		count(TCP_STAT_UNACCOUNTED);
-	return e;
-}
-
-static __always_inline void fill_destination(struct edge_key *key, struct sock *sk)
-{
-	key->kind = EDGE_OUTBOUND;
-	key->port = bpf_ntohs(sk->__sk_common.skc_dport);
-	key->netns = sk->__sk_common.skc_net.net->ns.inum;
-	if (sk->__sk_common.skc_family == AF_INET) {
-		__be32 addr = sk->__sk_common.skc_daddr;
-
-		key->addr[10] = 0xff;
-		key->addr[11] = 0xff;
-		__builtin_memcpy(&key->addr[12], &addr, sizeof(addr));
-		return;
-	}
-	BPF_CORE_READ_INTO(&key->addr, sk, __sk_common.skc_v6_daddr.in6_u.u6_addr8);
-}
-
-// read_totals gives the payload that the socket has sent and received, and its retransmitted segments.
-static __always_inline void read_totals(struct tcp_totals *t, struct sock *sk, struct tcp_sock *tp)
-{
-	__u64 sent = tp->bytes_sent, retrans = tp->bytes_retrans;
-
-	// tcp_disconnect() clears one after the other, and the iterator does not hold the socket's lock.
+	// tcp_disconnect() clears one after the other.
 	t->sent = sent > retrans ? sent - retrans : 0;
-	t->received = tp->bytes_received;
-	// A FIN takes one sequence number and is counted as a byte.
-	if (t->received && (sk->__sk_common.skc_flags & (1UL << SOCK_DONE)))
-		t->received--;
+	// A FIN takes one sequence number and is counted as a byte, an instant before SOCK_DONE is set.
+	if (received && (fin || !settled))
+		received--;
+	t->received = received;
 	t->retransmits = tp->total_retrans;
 }
 
@@ -192,15 +146,12 @@ static __always_inline __u64 advance(__u64 *folded, __u64 total)
 	return 0;
 }
 
-static __always_inline void fold(struct edge *e, struct conn *c, struct sock *sk)
+static __always_inline void fold(struct edge *e, struct conn *c, struct sock *sk, struct tcp_sock *tp, bool locked)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct tcp_totals t;
 	__u64 n;
 
-	if (!tp)
-		return;
-	read_totals(&t, sk, tp);
+	read_totals(&t, sk, tp, locked);
 	n = advance(&c->folded.sent, t.sent);
 	if (n)
 		__sync_fetch_and_add(&e->bytes_sent, n);
@@ -210,6 +161,18 @@ static __always_inline void fold(struct edge *e, struct conn *c, struct sock *sk
 	n = advance(&c->folded.retransmits, t.retransmits);
 	if (n)
 		__sync_fetch_and_add(&e->retransmits, n);
+	touch(&e->touched_ns);
+}
+
+static __always_inline void sample_rtt(struct edge *e, __u32 rtt_us)
+{
+	__u32 i;
+
+	for (i = 0; i < RTT_BUCKETS - 1; i++)
+		if (rtt_us <= rtt_bounds_us[i])
+			break;
+	__sync_fetch_and_add(&e->rtt[i], 1);
+	__sync_fetch_and_add(&e->rtt_us, rtt_us);
 }
 
 // leave_open takes the connection out of active, once.
@@ -219,13 +182,87 @@ static __always_inline void leave_open(struct edge *e, struct conn *c, __u32 nex
 		__sync_fetch_and_add(&e->active, -1);
 }
 
+static __always_inline bool is_outbound(const struct conn *c)
+{
+	return c->key.kind == EDGE_OUTBOUND || c->key.kind == EDGE_OUTBOUND_OVERFLOW;
+}
+
+// resolve_actual finds out whether the peer is another one than was dialled.
+static __always_inline void resolve_actual(struct conn *c, struct sock *sk)
+{
+	struct endpoint actual = {};
+	struct flow flow = {};
+
+	if (c->key.kind != EDGE_OUTBOUND || !has_translations)
+		return;
+	local_addr(flow.source.addr, sk);
+	flow.source.port = sk->__sk_common.skc_num;
+	__builtin_memcpy(flow.destination.addr, c->key.addr, sizeof(c->key.addr));
+	flow.destination.port = c->key.port;
+	if (!translate(&actual, &flow))
+		return;
+	__builtin_memcpy(c->key.actual, actual.addr, sizeof(actual.addr));
+	c->key.actual_port = actual.port;
+}
+
+// begin_open counts a connection that has become established.
+static __always_inline void begin_open(struct sock *sk, struct conn *c)
+{
+	struct edge *e;
+
+	resolve_actual(c, sk);
+	e = edge_of(&c->key);
+	// What is not in active must not be taken out of it later.
+	c->phase = e ? CONN_OPEN : CONN_NONE;
+	if (!e)
+		return;
+	__sync_fetch_and_add(&e->connects, 1);
+	__sync_fetch_and_add(&e->active, 1);
+	if (c->began_ns)
+		__sync_fetch_and_add(&e->connect_ns, bpf_ktime_get_ns() - c->began_ns);
+	touch(&e->touched_ns);
+}
+
+static __always_inline void fail(struct conn *c, enum failure why)
+{
+	struct edge *e = edge_of(&c->key);
+
+	if (!e || why >= FAILURE_MAX)
+		return;
+	__sync_fetch_and_add(&e->failed[why], 1);
+	touch(&e->touched_ns);
+}
+
+static __always_inline enum failure failure_of(struct sock *sk, struct tcp_sock *tp)
+{
+	switch (sk->sk_err) {
+	case 0:
+		// connect() undoes its own change of state when no packet could be made: no free source port, no memory.
+		return tp->segs_out ? FAILURE_ABORTED : FAILURE_OTHER;
+	case ECONNREFUSED:
+		return FAILURE_REFUSED;
+	case ETIMEDOUT:
+		return FAILURE_TIMEOUT;
+	case ECONNRESET:
+		return FAILURE_RESET;
+	case EHOSTUNREACH:
+	case EHOSTDOWN:
+		return FAILURE_HOST_UNREACHABLE;
+	case ENETUNREACH:
+	case ENETDOWN:
+	case ENONET:
+		return FAILURE_NETWORK_UNREACHABLE;
+	}
+	return FAILURE_OTHER;
+}
+
 static __always_inline void begin_connect(struct sock *sk)
 {
-	struct tcp_sock *tp;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct owner owner;
 	struct conn *c;
 
-	if (!owner_of_current(&owner))
+	if (!tp || !owner_of_current(&owner))
 		return;
 	c = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!c) {
@@ -233,39 +270,123 @@ static __always_inline void begin_connect(struct sock *sk)
 		return;
 	}
 	// A socket may connect again after it failed or was disconnected: its storage is still there.
-	__builtin_memset(&c->key, 0, sizeof(c->key));
-	c->key.owner = owner;
-	fill_destination(&c->key, sk);
-	tp = bpf_skc_to_tcp_sock(sk);
-	if (tp)
-		read_totals(&c->folded, sk, tp);
+	name_edge(&c->key, &owner, sk, EDGE_OUTBOUND);
+	read_totals(&c->folded, sk, tp, true);
 	c->began_ns = bpf_ktime_get_ns();
 	c->phase = CONN_CONNECTING;
 }
 
-static __always_inline void end_connect(struct sock *sk, struct conn *c, bool established)
+static __always_inline void note_listening(__u16 port)
 {
-	struct edge *e = edge_of(c);
+	__u32 i = port / 64;
+	__u64 *bits = bpf_map_lookup_elem(&listened, &i);
 
-	// What is not in active must not be taken out of it later.
-	c->phase = established && e ? CONN_OPEN : CONN_IDLE;
-	if (!e)
-		return;
-	if (!established) {
-		__sync_fetch_and_add(&e->failed, 1);
-		fold(e, c, sk); // its SYNs may have been retransmitted
+	if (bits)
+		__sync_fetch_and_or(bits, 1ULL << (port % 64));
+}
+
+// begin_listen counts a listening socket. tgid is that of the task that has it.
+static __always_inline void begin_listen(struct sock *sk, const struct owner *owner, __u32 tgid)
+{
+	struct listener *l;
+	struct conn *c;
+
+	c = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count(TCP_STAT_UNTRACKED);
 		return;
 	}
-	__sync_fetch_and_add(&e->connects, 1);
-	__sync_fetch_and_add(&e->active, 1);
-	__sync_fetch_and_add(&e->connect_ns, bpf_ktime_get_ns() - c->began_ns);
+	if (c->phase == CONN_LISTENING)
+		return;
+	name_edge(&c->key, owner, sk, EDGE_LISTENER);
+	__builtin_memset(&c->folded, 0, sizeof(c->folded));
+	c->began_ns = 0;
+	l = listener_of(&c->key);
+	c->phase = l ? CONN_LISTENING : CONN_NONE;
+	if (!l)
+		return;
+	__sync_fetch_and_add(&l->open, 1);
+	touch(&l->touched_ns);
+	l->tgid = tgid;
+	l->v6only = BPF_CORE_READ_BITFIELD(&sk->__sk_common, skc_ipv6only);
+}
+
+static __always_inline void fold_listener(struct listener *l, struct conn *c, __u32 queue, __u32 limit, __u64 drops)
+{
+	__u32 was;
+	__u64 n;
+
+	was = __sync_lock_test_and_set(&c->folded_listen.queue, queue);
+	if (was != queue)
+		__sync_fetch_and_add(&l->queue, (__s64)queue - (__s64)was);
+	was = __sync_lock_test_and_set(&c->folded_listen.queue_limit, limit);
+	if (was != limit)
+		__sync_fetch_and_add(&l->queue_limit, (__s64)limit - (__s64)was);
+	n = advance(&c->folded_listen.drops, drops);
+	if (n)
+		__sync_fetch_and_add(&l->drops, n);
+}
+
+static __always_inline void end_listen(struct sock *sk, struct conn *c)
+{
+	struct listener *l = listener_of(&c->key);
+
+	if (!l || __sync_val_compare_and_swap(&c->phase, CONN_LISTENING, CONN_NONE) != CONN_LISTENING)
+		return;
+	__sync_fetch_and_add(&l->open, -1);
+	touch(&l->touched_ns);
+	fold_listener(l, c, 0, 0, sk->sk_drops.counter);
+}
+
+// on_listening_state is on_tcp_state for listening sockets and those that they have just made.
+static __always_inline void on_listening_state(struct sock *sk, struct conn *c, int new_state)
+{
+	if (new_state == TCP_SYN_RECV) {
+		c->phase = CONN_ACCEPTING; // sk is the new socket
+		__builtin_memset(&c->folded, 0, sizeof(c->folded));
+		return;
+	}
+	if (new_state == TCP_CLOSE)
+		end_listen(sk, c);
+}
+
+// on_open_state is on_tcp_state for established connections and what comes after.
+static __always_inline void on_open_state(struct sock *sk, struct conn *c, int new_state)
+{
+	struct tcp_sock *tp;
+	struct edge *e;
+	__u32 srtt;
+	int err;
+
+	// After shutdown(SHUT_WR) the connection is still in use; close() has shut down both ways.
+	if (new_state != TCP_CLOSE && sk->sk_shutdown != SHUTDOWN_MASK)
+		return;
+	e = edge_of(&c->key);
+	if (!e)
+		return;
+	leave_open(e, c, CONN_LINGERING);
+	if (new_state != TCP_CLOSE)
+		return;
+	c->phase = CONN_OVER;
+	err = sk->sk_err;
+	if (err == ECONNRESET || err == EPIPE) // by tcp_reset() alone before the state changes
+		__sync_fetch_and_add(&e->resets_received, 1);
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return;
+	fold(e, c, sk, tp, true);
+	srtt = tp->srtt_us >> 3;
+	if (srtt && is_outbound(c))
+		sample_rtt(e, srtt);
 }
 
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 {
-	struct conn *c;
+	struct tcp_sock *tp;
+	struct owner owner;
 	struct edge *e;
+	struct conn *c;
 
 	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
@@ -273,35 +394,193 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 		begin_connect(sk);
 		return 0;
 	}
-	c = bpf_sk_storage_get(&conns, sk, 0, 0);
-	if (!c || c->phase == CONN_IDLE)
-		return 0;
-	if (c->phase == CONN_CONNECTING) {
-		// SYN_RECV of a simultaneous open is on the way to either of these.
-		if (new_state == TCP_ESTABLISHED || new_state == TCP_CLOSE)
-			end_connect(sk, c, new_state == TCP_ESTABLISHED);
+	if (new_state == TCP_LISTEN) {
+		note_listening(sk->__sk_common.skc_num);
+		if (owner_of_current(&owner))
+			begin_listen(sk, &owner, bpf_get_current_pid_tgid() >> 32);
 		return 0;
 	}
-	// After shutdown(SHUT_WR) the connection is still in use; close() has shut down both ways.
-	if (new_state != TCP_CLOSE && sk->sk_shutdown != SHUTDOWN_MASK)
+	c = bpf_sk_storage_get(&conns, sk, 0, 0);
+	if (!c)
 		return 0;
-	e = edge_of(c);
-	if (!e)
+	switch (c->phase) {
+	case CONN_CONNECTING:
+		// SYN_RECV of a simultaneous open is on the way to either of these.
+		if (new_state == TCP_ESTABLISHED) {
+			begin_open(sk, c);
+			return 0;
+		}
+		if (new_state != TCP_CLOSE)
+			return 0;
+		c->phase = CONN_NONE;
+		tp = bpf_skc_to_tcp_sock(sk);
+		e = edge_of(&c->key);
+		if (!tp || !e)
+			return 0;
+		fail(c, failure_of(sk, tp));
+		fold(e, c, sk, tp, true); // its SYNs may have been retransmitted
 		return 0;
-	leave_open(e, c, CONN_LINGERING);
-	if (new_state == TCP_CLOSE) {
-		fold(e, c, sk);
-		c->phase = CONN_IDLE;
+	case CONN_OPEN:
+	case CONN_LINGERING:
+		on_open_state(sk, c, new_state);
+		return 0;
+	case CONN_LISTENING:
+		on_listening_state(sk, c, new_state);
+		return 0;
+	case CONN_ACCEPTING:
+		if (new_state == TCP_ESTABLISHED) {
+			owner = c->key.owner;
+			name_edge(&c->key, &owner, sk, EDGE_INBOUND);
+			begin_open(sk, c);
+		} else if (new_state == TCP_CLOSE) {
+			c->phase = CONN_NONE;
+		}
 	}
 	return 0;
+}
+
+// on_send_reset sees resets of connections; those in answer to stray packets have no socket of ours.
+SEC("tp_btf/tcp_send_reset")
+int BPF_PROG(on_send_reset, struct sock *sk)
+{
+	struct edge *e;
+	struct conn *c;
+
+	if (!sk)
+		return 0;
+	c = bpf_sk_storage_get(&conns, sk, 0, 0);
+	if (!c || (c->phase != CONN_OPEN && c->phase != CONN_LINGERING && c->phase != CONN_OVER))
+		return 0;
+	e = edge_of(&c->key);
+	if (!e)
+		return 0;
+	__sync_fetch_and_add(&e->resets_sent, 1);
+	touch(&e->touched_ns);
+	return 0;
+}
+
+// begin_attempt notes a call of connect(). If the kernel finds no route the socket never changes its state: the next call
+// or the end of the socket tells that this one has failed.
+static __always_inline void begin_attempt(struct bpf_sock_addr *ctx, const __u8 addr[16])
+{
+	struct tcp_sock *tp;
+	struct owner owner;
+	struct conn *c;
+	struct sock *sk;
+
+	if (ctx->protocol != IPPROTO_TCP || !ctx->sk)
+		return;
+	tp = bpf_skc_to_tcp_sock(ctx->sk);
+	if (!tp || !owner_of_current(&owner))
+		return;
+	sk = (struct sock *)tp;
+	c = bpf_sk_storage_get(&conns, ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count(TCP_STAT_UNTRACKED);
+		return;
+	}
+	if (c->phase == CONN_ATTEMPTED)
+		fail(c, FAILURE_UNROUTED);
+	else if (c->phase != CONN_NONE && c->phase != CONN_OVER)
+		return;
+	name_edge(&c->key, &owner, sk, EDGE_OUTBOUND);
+	__builtin_memcpy(c->key.addr, addr, sizeof(c->key.addr));
+	c->key.port = bpf_ntohs(ctx->user_port);
+	c->phase = CONN_ATTEMPTED;
+}
+
+SEC("cgroup/connect4")
+int on_connect4(struct bpf_sock_addr *ctx)
+{
+	__u8 addr[16] = {};
+
+	map_ipv4(addr, ctx->user_ip4);
+	begin_attempt(ctx, addr);
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int on_connect6(struct bpf_sock_addr *ctx)
+{
+	__u32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+
+	begin_attempt(ctx, (const __u8 *)addr);
+	return 1;
+}
+
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(on_tcp_destroy, struct sock *sk)
+{
+	struct conn *c = bpf_sk_storage_get(&conns, sk, 0, 0);
+
+	if (c && c->phase == CONN_ATTEMPTED) {
+		c->phase = CONN_NONE;
+		fail(c, FAILURE_UNROUTED);
+	}
+	return 0;
+}
+
+SEC("tp_btf/net_dev_queue")
+int BPF_PROG(on_net_dev_queue, struct sk_buff *skb)
+{
+	unsigned long nfct = skb->_nfct;
+
+	if ((nfct & IP_CT_INFO_MASK) == IP_CT_NEW && nfct > IP_CT_INFO_MASK)
+		note_translation((struct nf_conn *)(nfct & ~(unsigned long)IP_CT_INFO_MASK));
+	return 0;
+}
+
+static __always_inline void fold_live_listener(struct sock *sk, struct conn *c)
+{
+	struct listener *l;
+	struct owner owner;
+	__u32 tgid;
+
+	if (sk->__sk_common.skc_state != TCP_LISTEN)
+		return; // made by a listener an instant ago
+	if (!c->key.port && sk->__sk_common.skc_num && c->key.kind == EDGE_LISTENER) {
+		// listen() without bind() gets its port after the change of state.
+		l = listener_of(&c->key);
+		tgid = l ? l->tgid : 0;
+		owner = c->key.owner;
+		end_listen(sk, c);
+		begin_listen(sk, &owner, tgid);
+		note_listening(sk->__sk_common.skc_num);
+	}
+	l = listener_of(&c->key);
+	if (!l)
+		return;
+	fold_listener(l, c, sk->sk_ack_backlog, sk->sk_max_ack_backlog, sk->sk_drops.counter);
+	// It may have been closed meanwhile.
+	if (sk->__sk_common.skc_state != TCP_LISTEN)
+		fold_listener(l, c, 0, 0, 0);
+}
+
+static __always_inline void note_live_rtt(const struct conn *c, __u32 rtt_us)
+{
+	__u32 i = live_rtts_n;
+	struct live_rtt *r;
+
+	if (i >= LIVE_RTTS || c->key.kind != EDGE_OUTBOUND)
+		return;
+	r = bpf_map_lookup_elem(&live_rtts, &i);
+	if (!r)
+		return;
+	live_rtts_n = i + 1;
+	r->owner = c->key.owner;
+	r->netns = c->key.netns;
+	r->rtt_us = rtt_us;
+	__builtin_memcpy(r->addr, c->key.actual_port ? c->key.actual : c->key.addr, sizeof(r->addr));
 }
 
 SEC("iter/bpf_sk_storage_map")
 int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct sock *sk = ctx->sk;
-	struct conn *c;
+	struct tcp_sock *tp;
 	struct edge *e;
+	struct conn *c;
+	__u32 srtt;
 
 	if (!sk)
 		return 0;
@@ -309,14 +588,107 @@ int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 	c = bpf_sk_storage_get(&conns, sk, 0, 0);
 	if (!c)
 		return 0;
+	if (c->phase == CONN_LISTENING) {
+		fold_live_listener(sk, c);
+		return 0;
+	}
 	if (c->phase != CONN_OPEN && c->phase != CONN_LINGERING)
 		return 0;
-	e = edge_of(c);
-	if (!e)
+	tp = bpf_skc_to_tcp_sock(sk);
+	e = edge_of(&c->key);
+	if (!tp || !e)
 		return 0;
-	// A close() in FIN_WAIT1 makes no change of state.
-	if (sk->sk_shutdown == SHUTDOWN_MASK)
+	// A close() in FIN_WAIT1 makes no change of state. CLOSE is left over if adopt came too late.
+	if (sk->sk_shutdown == SHUTDOWN_MASK || sk->__sk_common.skc_state == TCP_CLOSE)
 		leave_open(e, c, CONN_LINGERING);
-	fold(e, c, sk);
+	fold(e, c, sk, tp, false);
+	srtt = tp->srtt_us >> 3;
+	if (sampling && srtt && c->phase == CONN_OPEN && is_outbound(c)) {
+		sample_rtt(e, srtt);
+		note_live_rtt(c, srtt);
+	}
+	return 0;
+}
+
+// was_accepted tells whether the connection was made by a listener: connect() on a port of the kernel's choice marks the
+// port as one that can be shared, and a port of the application's choice is marked in the socket, not in its children.
+static __always_inline bool was_accepted(struct sock *sk, struct tcp_sock *tp)
+{
+	struct inet_bind_bucket *bucket = tp->inet_conn.icsk_bind_hash;
+
+	if (BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & SOCK_BINDPORT_LOCK)
+		return false;
+	return bucket && BPF_CORE_READ(bucket, fastreuse) >= 0;
+}
+
+static __always_inline void adopt_connection(struct sock *sk, struct tcp_sock *tp, const struct owner *owner)
+{
+	bool accepted = was_accepted(sk, tp);
+	struct edge *e;
+	struct conn *c;
+
+	c = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!c) {
+		count(TCP_STAT_UNTRACKED);
+		return;
+	}
+	if (c->phase != CONN_NONE)
+		return; // known, or had by several tasks
+	name_edge(&c->key, owner, sk, accepted ? EDGE_INBOUND : EDGE_OUTBOUND);
+	read_totals(&c->folded, sk, tp, false);
+	c->began_ns = 0;
+	count(TCP_STAT_ADOPTED);
+	if (sk->__sk_common.skc_state == TCP_SYN_SENT) {
+		c->began_ns = bpf_ktime_get_ns();
+		c->phase = CONN_CONNECTING;
+		return;
+	}
+	resolve_actual(c, sk);
+	e = edge_of(&c->key);
+	if (!e)
+		return;
+	__sync_fetch_and_add(&e->active, 1);
+	c->phase = CONN_OPEN;
+	if (sk->sk_shutdown == SHUTDOWN_MASK || sk->__sk_common.skc_state == TCP_CLOSE)
+		leave_open(e, c, CONN_LINGERING);
+}
+
+// adopt takes in the sockets that were there before us, once.
+SEC("iter/task_file")
+int adopt(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct tcp_sock *tp;
+	struct owner owner;
+	struct sock *sk;
+	bool contained;
+
+	if (!task || !file)
+		return 0;
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk || sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+	contained = owner_of(&owner, task);
+	switch (sk->__sk_common.skc_state) {
+	case TCP_LISTEN:
+		note_listening(sk->__sk_common.skc_num);
+		if (contained) {
+			begin_listen(sk, &owner, task->tgid);
+			count(TCP_STAT_ADOPTED);
+		}
+		return 0;
+	case TCP_CLOSE:
+		return 0;
+	}
+	if (contained)
+		adopt_connection(sk, tp, &owner);
 	return 0;
 }

@@ -106,6 +106,66 @@ func (ms *ContainerMemoryWorkingSetMetricConfig) Unmarshal(parser *confmap.Conf)
 	return nil
 }
 
+// ContainerNetLatencyMetricConfig provides config for the container.net.latency metric.
+type ContainerNetLatencyMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetLatencyMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPAcceptQueueMetricConfig provides config for the container.net.tcp.accept_queue metric.
+type ContainerNetTCPAcceptQueueMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPAcceptQueueMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPAcceptQueueLimitMetricConfig provides config for the container.net.tcp.accept_queue_limit metric.
+type ContainerNetTCPAcceptQueueLimitMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPAcceptQueueLimitMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerNetTCPActiveConnectionsMetricConfig provides config for the container.net.tcp.active_connections metric.
 type ContainerNetTCPActiveConnectionsMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -166,6 +226,26 @@ func (ms *ContainerNetTCPBytesSentMetricConfig) Unmarshal(parser *confmap.Conf) 
 	return nil
 }
 
+// ContainerNetTCPConnectErrorsMetricConfig provides config for the container.net.tcp.connect_errors metric.
+type ContainerNetTCPConnectErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPConnectErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerNetTCPConnectionTimeMetricConfig provides config for the container.net.tcp.connection_time metric.
 type ContainerNetTCPConnectionTimeMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -206,6 +286,146 @@ func (ms *ContainerNetTCPFailedConnectsMetricConfig) Unmarshal(parser *confmap.C
 	return nil
 }
 
+// ContainerNetTCPInboundActiveMetricConfig provides config for the container.net.tcp.inbound.active metric.
+type ContainerNetTCPInboundActiveMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPInboundActiveMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPInboundBytesReceivedMetricConfig provides config for the container.net.tcp.inbound.bytes_received metric.
+type ContainerNetTCPInboundBytesReceivedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPInboundBytesReceivedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPInboundBytesSentMetricConfig provides config for the container.net.tcp.inbound.bytes_sent metric.
+type ContainerNetTCPInboundBytesSentMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPInboundBytesSentMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPInboundConnectionsMetricConfig provides config for the container.net.tcp.inbound.connections metric.
+type ContainerNetTCPInboundConnectionsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPInboundConnectionsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPListenInfoMetricConfig provides config for the container.net.tcp.listen_info metric.
+type ContainerNetTCPListenInfoMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPListenInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPListenOverflowsMetricConfig provides config for the container.net.tcp.listen_overflows metric.
+type ContainerNetTCPListenOverflowsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPListenOverflowsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPResetsMetricConfig provides config for the container.net.tcp.resets metric.
+type ContainerNetTCPResetsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPResetsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerNetTCPRetransmitsMetricConfig provides config for the container.net.tcp.retransmits metric.
 type ContainerNetTCPRetransmitsMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -213,6 +433,26 @@ type ContainerNetTCPRetransmitsMetricConfig struct {
 }
 
 func (ms *ContainerNetTCPRetransmitsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPRttMetricConfig provides config for the container.net.tcp.rtt metric.
+type ContainerNetTCPRttMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPRttMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	if parser == nil {
 		return nil
 	}
@@ -713,12 +953,24 @@ type MetricsConfig struct {
 	ContainerMemoryRss                      ContainerMemoryRssMetricConfig                      `mapstructure:"container.memory.rss"`
 	ContainerMemoryUsage                    ContainerMemoryUsageMetricConfig                    `mapstructure:"container.memory.usage"`
 	ContainerMemoryWorkingSet               ContainerMemoryWorkingSetMetricConfig               `mapstructure:"container.memory.working_set"`
+	ContainerNetLatency                     ContainerNetLatencyMetricConfig                     `mapstructure:"container.net.latency"`
+	ContainerNetTCPAcceptQueue              ContainerNetTCPAcceptQueueMetricConfig              `mapstructure:"container.net.tcp.accept_queue"`
+	ContainerNetTCPAcceptQueueLimit         ContainerNetTCPAcceptQueueLimitMetricConfig         `mapstructure:"container.net.tcp.accept_queue_limit"`
 	ContainerNetTCPActiveConnections        ContainerNetTCPActiveConnectionsMetricConfig        `mapstructure:"container.net.tcp.active_connections"`
 	ContainerNetTCPBytesReceived            ContainerNetTCPBytesReceivedMetricConfig            `mapstructure:"container.net.tcp.bytes_received"`
 	ContainerNetTCPBytesSent                ContainerNetTCPBytesSentMetricConfig                `mapstructure:"container.net.tcp.bytes_sent"`
+	ContainerNetTCPConnectErrors            ContainerNetTCPConnectErrorsMetricConfig            `mapstructure:"container.net.tcp.connect_errors"`
 	ContainerNetTCPConnectionTime           ContainerNetTCPConnectionTimeMetricConfig           `mapstructure:"container.net.tcp.connection_time"`
 	ContainerNetTCPFailedConnects           ContainerNetTCPFailedConnectsMetricConfig           `mapstructure:"container.net.tcp.failed_connects"`
+	ContainerNetTCPInboundActive            ContainerNetTCPInboundActiveMetricConfig            `mapstructure:"container.net.tcp.inbound.active"`
+	ContainerNetTCPInboundBytesReceived     ContainerNetTCPInboundBytesReceivedMetricConfig     `mapstructure:"container.net.tcp.inbound.bytes_received"`
+	ContainerNetTCPInboundBytesSent         ContainerNetTCPInboundBytesSentMetricConfig         `mapstructure:"container.net.tcp.inbound.bytes_sent"`
+	ContainerNetTCPInboundConnections       ContainerNetTCPInboundConnectionsMetricConfig       `mapstructure:"container.net.tcp.inbound.connections"`
+	ContainerNetTCPListenInfo               ContainerNetTCPListenInfoMetricConfig               `mapstructure:"container.net.tcp.listen_info"`
+	ContainerNetTCPListenOverflows          ContainerNetTCPListenOverflowsMetricConfig          `mapstructure:"container.net.tcp.listen_overflows"`
+	ContainerNetTCPResets                   ContainerNetTCPResetsMetricConfig                   `mapstructure:"container.net.tcp.resets"`
 	ContainerNetTCPRetransmits              ContainerNetTCPRetransmitsMetricConfig              `mapstructure:"container.net.tcp.retransmits"`
+	ContainerNetTCPRtt                      ContainerNetTCPRttMetricConfig                      `mapstructure:"container.net.tcp.rtt"`
 	ContainerNetTCPSuccessfulConnects       ContainerNetTCPSuccessfulConnectsMetricConfig       `mapstructure:"container.net.tcp.successful_connects"`
 	ContainerResourcesCPULimitCores         ContainerResourcesCPULimitCoresMetricConfig         `mapstructure:"container.resources.cpu.limit_cores"`
 	ContainerResourcesCPUPeriods            ContainerResourcesCPUPeriodsMetricConfig            `mapstructure:"container.resources.cpu.periods"`
@@ -762,6 +1014,15 @@ func DefaultMetricsConfig() MetricsConfig {
 		ContainerMemoryWorkingSet: ContainerMemoryWorkingSetMetricConfig{
 			Enabled: false,
 		},
+		ContainerNetLatency: ContainerNetLatencyMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPAcceptQueue: ContainerNetTCPAcceptQueueMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPAcceptQueueLimit: ContainerNetTCPAcceptQueueLimitMetricConfig{
+			Enabled: true,
+		},
 		ContainerNetTCPActiveConnections: ContainerNetTCPActiveConnectionsMetricConfig{
 			Enabled: true,
 		},
@@ -771,13 +1032,40 @@ func DefaultMetricsConfig() MetricsConfig {
 		ContainerNetTCPBytesSent: ContainerNetTCPBytesSentMetricConfig{
 			Enabled: true,
 		},
+		ContainerNetTCPConnectErrors: ContainerNetTCPConnectErrorsMetricConfig{
+			Enabled: true,
+		},
 		ContainerNetTCPConnectionTime: ContainerNetTCPConnectionTimeMetricConfig{
 			Enabled: true,
 		},
 		ContainerNetTCPFailedConnects: ContainerNetTCPFailedConnectsMetricConfig{
 			Enabled: true,
 		},
+		ContainerNetTCPInboundActive: ContainerNetTCPInboundActiveMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPInboundBytesReceived: ContainerNetTCPInboundBytesReceivedMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPInboundBytesSent: ContainerNetTCPInboundBytesSentMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPInboundConnections: ContainerNetTCPInboundConnectionsMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPListenInfo: ContainerNetTCPListenInfoMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPListenOverflows: ContainerNetTCPListenOverflowsMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPResets: ContainerNetTCPResetsMetricConfig{
+			Enabled: true,
+		},
 		ContainerNetTCPRetransmits: ContainerNetTCPRetransmitsMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPRtt: ContainerNetTCPRttMetricConfig{
 			Enabled: true,
 		},
 		ContainerNetTCPSuccessfulConnects: ContainerNetTCPSuccessfulConnectsMetricConfig{

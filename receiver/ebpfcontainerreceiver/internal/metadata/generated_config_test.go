@@ -41,6 +41,15 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerMemoryWorkingSet: ContainerMemoryWorkingSetMetricConfig{
 						Enabled: true,
 					},
+					ContainerNetLatency: ContainerNetLatencyMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPAcceptQueue: ContainerNetTCPAcceptQueueMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPAcceptQueueLimit: ContainerNetTCPAcceptQueueLimitMetricConfig{
+						Enabled: true,
+					},
 					ContainerNetTCPActiveConnections: ContainerNetTCPActiveConnectionsMetricConfig{
 						Enabled: true,
 					},
@@ -50,13 +59,40 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerNetTCPBytesSent: ContainerNetTCPBytesSentMetricConfig{
 						Enabled: true,
 					},
+					ContainerNetTCPConnectErrors: ContainerNetTCPConnectErrorsMetricConfig{
+						Enabled: true,
+					},
 					ContainerNetTCPConnectionTime: ContainerNetTCPConnectionTimeMetricConfig{
 						Enabled: true,
 					},
 					ContainerNetTCPFailedConnects: ContainerNetTCPFailedConnectsMetricConfig{
 						Enabled: true,
 					},
+					ContainerNetTCPInboundActive: ContainerNetTCPInboundActiveMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPInboundBytesReceived: ContainerNetTCPInboundBytesReceivedMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPInboundBytesSent: ContainerNetTCPInboundBytesSentMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPInboundConnections: ContainerNetTCPInboundConnectionsMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPListenInfo: ContainerNetTCPListenInfoMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPListenOverflows: ContainerNetTCPListenOverflowsMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPResets: ContainerNetTCPResetsMetricConfig{
+						Enabled: true,
+					},
 					ContainerNetTCPRetransmits: ContainerNetTCPRetransmitsMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPRtt: ContainerNetTCPRttMetricConfig{
 						Enabled: true,
 					},
 					ContainerNetTCPSuccessfulConnects: ContainerNetTCPSuccessfulConnectsMetricConfig{
@@ -153,6 +189,15 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerMemoryWorkingSet: ContainerMemoryWorkingSetMetricConfig{
 						Enabled: false,
 					},
+					ContainerNetLatency: ContainerNetLatencyMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPAcceptQueue: ContainerNetTCPAcceptQueueMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPAcceptQueueLimit: ContainerNetTCPAcceptQueueLimitMetricConfig{
+						Enabled: false,
+					},
 					ContainerNetTCPActiveConnections: ContainerNetTCPActiveConnectionsMetricConfig{
 						Enabled: false,
 					},
@@ -162,13 +207,40 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerNetTCPBytesSent: ContainerNetTCPBytesSentMetricConfig{
 						Enabled: false,
 					},
+					ContainerNetTCPConnectErrors: ContainerNetTCPConnectErrorsMetricConfig{
+						Enabled: false,
+					},
 					ContainerNetTCPConnectionTime: ContainerNetTCPConnectionTimeMetricConfig{
 						Enabled: false,
 					},
 					ContainerNetTCPFailedConnects: ContainerNetTCPFailedConnectsMetricConfig{
 						Enabled: false,
 					},
+					ContainerNetTCPInboundActive: ContainerNetTCPInboundActiveMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPInboundBytesReceived: ContainerNetTCPInboundBytesReceivedMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPInboundBytesSent: ContainerNetTCPInboundBytesSentMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPInboundConnections: ContainerNetTCPInboundConnectionsMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPListenInfo: ContainerNetTCPListenInfoMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPListenOverflows: ContainerNetTCPListenOverflowsMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPResets: ContainerNetTCPResetsMetricConfig{
+						Enabled: false,
+					},
 					ContainerNetTCPRetransmits: ContainerNetTCPRetransmitsMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPRtt: ContainerNetTCPRttMetricConfig{
 						Enabled: false,
 					},
 					ContainerNetTCPSuccessfulConnects: ContainerNetTCPSuccessfulConnectsMetricConfig{
@@ -250,7 +322,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerUptimeMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerUptimeMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

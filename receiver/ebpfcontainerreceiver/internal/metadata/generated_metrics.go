@@ -43,6 +43,32 @@ var MapAttributeCPUMode = map[string]AttributeCPUMode{
 	"user":   AttributeCPUModeUser,
 }
 
+// AttributeDirection specifies the value direction attribute.
+type AttributeDirection int
+
+const (
+	_ AttributeDirection = iota
+	AttributeDirectionReceived
+	AttributeDirectionSent
+)
+
+// String returns the string representation of the AttributeDirection.
+func (av AttributeDirection) String() string {
+	switch av {
+	case AttributeDirectionReceived:
+		return "received"
+	case AttributeDirectionSent:
+		return "sent"
+	}
+	return ""
+}
+
+// MapAttributeDirection is a helper map of string to AttributeDirection attribute value.
+var MapAttributeDirection = map[string]AttributeDirection{
+	"received": AttributeDirectionReceived,
+	"sent":     AttributeDirectionSent,
+}
+
 // AttributeDiskIoDirection specifies the value disk.io.direction attribute.
 type AttributeDiskIoDirection int
 
@@ -67,6 +93,52 @@ func (av AttributeDiskIoDirection) String() string {
 var MapAttributeDiskIoDirection = map[string]AttributeDiskIoDirection{
 	"read":  AttributeDiskIoDirectionRead,
 	"write": AttributeDiskIoDirectionWrite,
+}
+
+// AttributeErrorType specifies the value error.type attribute.
+type AttributeErrorType int
+
+const (
+	_ AttributeErrorType = iota
+	AttributeErrorTypeAborted
+	AttributeErrorTypeHostUnreachable
+	AttributeErrorTypeNetworkUnreachable
+	AttributeErrorTypeOther
+	AttributeErrorTypeRefused
+	AttributeErrorTypeReset
+	AttributeErrorTypeTimeout
+)
+
+// String returns the string representation of the AttributeErrorType.
+func (av AttributeErrorType) String() string {
+	switch av {
+	case AttributeErrorTypeAborted:
+		return "aborted"
+	case AttributeErrorTypeHostUnreachable:
+		return "host_unreachable"
+	case AttributeErrorTypeNetworkUnreachable:
+		return "network_unreachable"
+	case AttributeErrorTypeOther:
+		return "other"
+	case AttributeErrorTypeRefused:
+		return "refused"
+	case AttributeErrorTypeReset:
+		return "reset"
+	case AttributeErrorTypeTimeout:
+		return "timeout"
+	}
+	return ""
+}
+
+// MapAttributeErrorType is a helper map of string to AttributeErrorType attribute value.
+var MapAttributeErrorType = map[string]AttributeErrorType{
+	"aborted":             AttributeErrorTypeAborted,
+	"host_unreachable":    AttributeErrorTypeHostUnreachable,
+	"network_unreachable": AttributeErrorTypeNetworkUnreachable,
+	"other":               AttributeErrorTypeOther,
+	"refused":             AttributeErrorTypeRefused,
+	"reset":               AttributeErrorTypeReset,
+	"timeout":             AttributeErrorTypeTimeout,
 }
 
 // AttributeFaultType specifies the value fault_type attribute.
@@ -203,6 +275,18 @@ var MetricsInfo = metricsInfo{
 	ContainerMemoryWorkingSet: metricInfo{
 		Name: "container.memory.working_set",
 	},
+	ContainerNetLatency: metricInfo{
+		Name:       "container.net.latency",
+		Attributes: []string{"destination_ip"},
+	},
+	ContainerNetTCPAcceptQueue: metricInfo{
+		Name:       "container.net.tcp.accept_queue",
+		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPAcceptQueueLimit: metricInfo{
+		Name:       "container.net.tcp.accept_queue_limit",
+		Attributes: []string{"listen_addr"},
+	},
 	ContainerNetTCPActiveConnections: metricInfo{
 		Name:       "container.net.tcp.active_connections",
 		Attributes: []string{"destination", "actual_destination"},
@@ -215,6 +299,10 @@ var MetricsInfo = metricsInfo{
 		Name:       "container.net.tcp.bytes_sent",
 		Attributes: []string{"destination", "actual_destination"},
 	},
+	ContainerNetTCPConnectErrors: metricInfo{
+		Name:       "container.net.tcp.connect_errors",
+		Attributes: []string{"destination", "error.type"},
+	},
 	ContainerNetTCPConnectionTime: metricInfo{
 		Name:       "container.net.tcp.connection_time",
 		Attributes: []string{"destination", "actual_destination"},
@@ -223,8 +311,40 @@ var MetricsInfo = metricsInfo{
 		Name:       "container.net.tcp.failed_connects",
 		Attributes: []string{"destination"},
 	},
+	ContainerNetTCPInboundActive: metricInfo{
+		Name:       "container.net.tcp.inbound.active",
+		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPInboundBytesReceived: metricInfo{
+		Name:       "container.net.tcp.inbound.bytes_received",
+		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPInboundBytesSent: metricInfo{
+		Name:       "container.net.tcp.inbound.bytes_sent",
+		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPInboundConnections: metricInfo{
+		Name:       "container.net.tcp.inbound.connections",
+		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPListenInfo: metricInfo{
+		Name:       "container.net.tcp.listen_info",
+		Attributes: []string{"listen_addr", "proxy"},
+	},
+	ContainerNetTCPListenOverflows: metricInfo{
+		Name:       "container.net.tcp.listen_overflows",
+		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPResets: metricInfo{
+		Name:       "container.net.tcp.resets",
+		Attributes: []string{"direction"},
+	},
 	ContainerNetTCPRetransmits: metricInfo{
 		Name:       "container.net.tcp.retransmits",
+		Attributes: []string{"destination", "actual_destination"},
+	},
+	ContainerNetTCPRtt: metricInfo{
+		Name:       "container.net.tcp.rtt",
 		Attributes: []string{"destination", "actual_destination"},
 	},
 	ContainerNetTCPSuccessfulConnects: metricInfo{
@@ -313,12 +433,24 @@ type metricsInfo struct {
 	ContainerMemoryRss                      metricInfo
 	ContainerMemoryUsage                    metricInfo
 	ContainerMemoryWorkingSet               metricInfo
+	ContainerNetLatency                     metricInfo
+	ContainerNetTCPAcceptQueue              metricInfo
+	ContainerNetTCPAcceptQueueLimit         metricInfo
 	ContainerNetTCPActiveConnections        metricInfo
 	ContainerNetTCPBytesReceived            metricInfo
 	ContainerNetTCPBytesSent                metricInfo
+	ContainerNetTCPConnectErrors            metricInfo
 	ContainerNetTCPConnectionTime           metricInfo
 	ContainerNetTCPFailedConnects           metricInfo
+	ContainerNetTCPInboundActive            metricInfo
+	ContainerNetTCPInboundBytesReceived     metricInfo
+	ContainerNetTCPInboundBytesSent         metricInfo
+	ContainerNetTCPInboundConnections       metricInfo
+	ContainerNetTCPListenInfo               metricInfo
+	ContainerNetTCPListenOverflows          metricInfo
+	ContainerNetTCPResets                   metricInfo
 	ContainerNetTCPRetransmits              metricInfo
+	ContainerNetTCPRtt                      metricInfo
 	ContainerNetTCPSuccessfulConnects       metricInfo
 	ContainerResourcesCPULimitCores         metricInfo
 	ContainerResourcesCPUPeriods            metricInfo
@@ -615,6 +747,162 @@ func newMetricContainerMemoryWorkingSet(cfg ContainerMemoryWorkingSetMetricConfi
 	return m
 }
 
+type metricContainerNetLatency struct {
+	data     pmetric.Metric                  // data buffer for generated metric.
+	config   ContainerNetLatencyMetricConfig // metric config provided by user.
+	capacity int                             // max observed number of data points added to the metric.
+}
+
+// init fills container.net.latency metric with initial data.
+func (m *metricContainerNetLatency) init() {
+	m.data.SetName("container.net.latency")
+	m.data.SetDescription("Round-trip time to an address that the container has connected to.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetLatency) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, destinationIPAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("destination_ip", destinationIPAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetLatency) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetLatency) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetLatency(cfg ContainerNetLatencyMetricConfig) metricContainerNetLatency {
+	m := metricContainerNetLatency{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPAcceptQueue struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   ContainerNetTCPAcceptQueueMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.accept_queue metric with initial data.
+func (m *metricContainerNetTCPAcceptQueue) init() {
+	m.data.SetName("container.net.tcp.accept_queue")
+	m.data.SetDescription("Established connections that wait to be accepted.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPAcceptQueue) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPAcceptQueue) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPAcceptQueue) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPAcceptQueue(cfg ContainerNetTCPAcceptQueueMetricConfig) metricContainerNetTCPAcceptQueue {
+	m := metricContainerNetTCPAcceptQueue{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPAcceptQueueLimit struct {
+	data     pmetric.Metric                              // data buffer for generated metric.
+	config   ContainerNetTCPAcceptQueueLimitMetricConfig // metric config provided by user.
+	capacity int                                         // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.accept_queue_limit metric with initial data.
+func (m *metricContainerNetTCPAcceptQueueLimit) init() {
+	m.data.SetName("container.net.tcp.accept_queue_limit")
+	m.data.SetDescription("Connections that may wait to be accepted.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPAcceptQueueLimit) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPAcceptQueueLimit) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPAcceptQueueLimit) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPAcceptQueueLimit(cfg ContainerNetTCPAcceptQueueLimitMetricConfig) metricContainerNetTCPAcceptQueueLimit {
+	m := metricContainerNetTCPAcceptQueueLimit{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricContainerNetTCPActiveConnections struct {
 	data     pmetric.Metric                               // data buffer for generated metric.
 	config   ContainerNetTCPActiveConnectionsMetricConfig // metric config provided by user.
@@ -778,6 +1066,61 @@ func newMetricContainerNetTCPBytesSent(cfg ContainerNetTCPBytesSentMetricConfig)
 	return m
 }
 
+type metricContainerNetTCPConnectErrors struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   ContainerNetTCPConnectErrorsMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.connect_errors metric with initial data.
+func (m *metricContainerNetTCPConnectErrors) init() {
+	m.data.SetName("container.net.tcp.connect_errors")
+	m.data.SetDescription("TCP connection attempts that ended without a connection, by reason.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPConnectErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, destinationAttributeValue string, errorTypeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("destination", destinationAttributeValue)
+	dp.Attributes().PutStr("error.type", errorTypeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPConnectErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPConnectErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPConnectErrors(cfg ContainerNetTCPConnectErrorsMetricConfig) metricContainerNetTCPConnectErrors {
+	m := metricContainerNetTCPConnectErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricContainerNetTCPConnectionTime struct {
 	data     pmetric.Metric                            // data buffer for generated metric.
 	config   ContainerNetTCPConnectionTimeMetricConfig // metric config provided by user.
@@ -887,6 +1230,381 @@ func newMetricContainerNetTCPFailedConnects(cfg ContainerNetTCPFailedConnectsMet
 	return m
 }
 
+type metricContainerNetTCPInboundActive struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   ContainerNetTCPInboundActiveMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.inbound.active metric with initial data.
+func (m *metricContainerNetTCPInboundActive) init() {
+	m.data.SetName("container.net.tcp.inbound.active")
+	m.data.SetDescription("TCP connections that others began and that are open now.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPInboundActive) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPInboundActive) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPInboundActive) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPInboundActive(cfg ContainerNetTCPInboundActiveMetricConfig) metricContainerNetTCPInboundActive {
+	m := metricContainerNetTCPInboundActive{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPInboundBytesReceived struct {
+	data     pmetric.Metric                                  // data buffer for generated metric.
+	config   ContainerNetTCPInboundBytesReceivedMetricConfig // metric config provided by user.
+	capacity int                                             // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.inbound.bytes_received metric with initial data.
+func (m *metricContainerNetTCPInboundBytesReceived) init() {
+	m.data.SetName("container.net.tcp.inbound.bytes_received")
+	m.data.SetDescription("Payload received over connections that others began.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPInboundBytesReceived) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPInboundBytesReceived) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPInboundBytesReceived) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPInboundBytesReceived(cfg ContainerNetTCPInboundBytesReceivedMetricConfig) metricContainerNetTCPInboundBytesReceived {
+	m := metricContainerNetTCPInboundBytesReceived{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPInboundBytesSent struct {
+	data     pmetric.Metric                              // data buffer for generated metric.
+	config   ContainerNetTCPInboundBytesSentMetricConfig // metric config provided by user.
+	capacity int                                         // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.inbound.bytes_sent metric with initial data.
+func (m *metricContainerNetTCPInboundBytesSent) init() {
+	m.data.SetName("container.net.tcp.inbound.bytes_sent")
+	m.data.SetDescription("Payload sent over connections that others began, retransmissions not counted twice.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPInboundBytesSent) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPInboundBytesSent) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPInboundBytesSent) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPInboundBytesSent(cfg ContainerNetTCPInboundBytesSentMetricConfig) metricContainerNetTCPInboundBytesSent {
+	m := metricContainerNetTCPInboundBytesSent{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPInboundConnections struct {
+	data     pmetric.Metric                                // data buffer for generated metric.
+	config   ContainerNetTCPInboundConnectionsMetricConfig // metric config provided by user.
+	capacity int                                           // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.inbound.connections metric with initial data.
+func (m *metricContainerNetTCPInboundConnections) init() {
+	m.data.SetName("container.net.tcp.inbound.connections")
+	m.data.SetDescription("TCP connections that others began and that were established.")
+	m.data.SetUnit("{connection}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPInboundConnections) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPInboundConnections) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPInboundConnections) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPInboundConnections(cfg ContainerNetTCPInboundConnectionsMetricConfig) metricContainerNetTCPInboundConnections {
+	m := metricContainerNetTCPInboundConnections{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPListenInfo struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   ContainerNetTCPListenInfoMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.listen_info metric with initial data.
+func (m *metricContainerNetTCPListenInfo) init() {
+	m.data.SetName("container.net.tcp.listen_info")
+	m.data.SetDescription("Whether the container listens on an address (1) or did so a short while ago (0).")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPListenInfo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string, proxyAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+	dp.Attributes().PutStr("proxy", proxyAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPListenInfo) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPListenInfo) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPListenInfo(cfg ContainerNetTCPListenInfoMetricConfig) metricContainerNetTCPListenInfo {
+	m := metricContainerNetTCPListenInfo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPListenOverflows struct {
+	data     pmetric.Metric                             // data buffer for generated metric.
+	config   ContainerNetTCPListenOverflowsMetricConfig // metric config provided by user.
+	capacity int                                        // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.listen_overflows metric with initial data.
+func (m *metricContainerNetTCPListenOverflows) init() {
+	m.data.SetName("container.net.tcp.listen_overflows")
+	m.data.SetDescription("Connections dropped because a queue of the listener was full.")
+	m.data.SetUnit("{drop}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPListenOverflows) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("listen_addr", listenAddrAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPListenOverflows) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPListenOverflows) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPListenOverflows(cfg ContainerNetTCPListenOverflowsMetricConfig) metricContainerNetTCPListenOverflows {
+	m := metricContainerNetTCPListenOverflows{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPResets struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   ContainerNetTCPResetsMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.resets metric with initial data.
+func (m *metricContainerNetTCPResets) init() {
+	m.data.SetName("container.net.tcp.resets")
+	m.data.SetDescription("Established TCP connections that ended with a reset, whichever side began them.")
+	m.data.SetUnit("{reset}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPResets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, directionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("direction", directionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPResets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPResets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPResets(cfg ContainerNetTCPResetsMetricConfig) metricContainerNetTCPResets {
+	m := metricContainerNetTCPResets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricContainerNetTCPRetransmits struct {
 	data     pmetric.Metric                         // data buffer for generated metric.
 	config   ContainerNetTCPRetransmitsMetricConfig // metric config provided by user.
@@ -934,6 +1652,61 @@ func (m *metricContainerNetTCPRetransmits) emit(metrics pmetric.MetricSlice) {
 
 func newMetricContainerNetTCPRetransmits(cfg ContainerNetTCPRetransmitsMetricConfig) metricContainerNetTCPRetransmits {
 	m := metricContainerNetTCPRetransmits{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPRtt struct {
+	data     pmetric.Metric                 // data buffer for generated metric.
+	config   ContainerNetTCPRttMetricConfig // metric config provided by user.
+	capacity int                            // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.rtt metric with initial data.
+func (m *metricContainerNetTCPRtt) init() {
+	m.data.SetName("container.net.tcp.rtt")
+	m.data.SetDescription("Smoothed round-trip times of connections that the container began.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPRtt) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, destinationAttributeValue string, actualDestinationAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("destination", destinationAttributeValue)
+	dp.Attributes().PutStr("actual_destination", actualDestinationAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPRtt) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPRtt) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPRtt(cfg ContainerNetTCPRttMetricConfig) metricContainerNetTCPRtt {
+	m := metricContainerNetTCPRtt{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -2192,12 +2965,24 @@ type MetricsBuilder struct {
 	metricContainerMemoryRss                      metricContainerMemoryRss
 	metricContainerMemoryUsage                    metricContainerMemoryUsage
 	metricContainerMemoryWorkingSet               metricContainerMemoryWorkingSet
+	metricContainerNetLatency                     metricContainerNetLatency
+	metricContainerNetTCPAcceptQueue              metricContainerNetTCPAcceptQueue
+	metricContainerNetTCPAcceptQueueLimit         metricContainerNetTCPAcceptQueueLimit
 	metricContainerNetTCPActiveConnections        metricContainerNetTCPActiveConnections
 	metricContainerNetTCPBytesReceived            metricContainerNetTCPBytesReceived
 	metricContainerNetTCPBytesSent                metricContainerNetTCPBytesSent
+	metricContainerNetTCPConnectErrors            metricContainerNetTCPConnectErrors
 	metricContainerNetTCPConnectionTime           metricContainerNetTCPConnectionTime
 	metricContainerNetTCPFailedConnects           metricContainerNetTCPFailedConnects
+	metricContainerNetTCPInboundActive            metricContainerNetTCPInboundActive
+	metricContainerNetTCPInboundBytesReceived     metricContainerNetTCPInboundBytesReceived
+	metricContainerNetTCPInboundBytesSent         metricContainerNetTCPInboundBytesSent
+	metricContainerNetTCPInboundConnections       metricContainerNetTCPInboundConnections
+	metricContainerNetTCPListenInfo               metricContainerNetTCPListenInfo
+	metricContainerNetTCPListenOverflows          metricContainerNetTCPListenOverflows
+	metricContainerNetTCPResets                   metricContainerNetTCPResets
 	metricContainerNetTCPRetransmits              metricContainerNetTCPRetransmits
+	metricContainerNetTCPRtt                      metricContainerNetTCPRtt
 	metricContainerNetTCPSuccessfulConnects       metricContainerNetTCPSuccessfulConnects
 	metricContainerResourcesCPULimitCores         metricContainerResourcesCPULimitCores
 	metricContainerResourcesCPUPeriods            metricContainerResourcesCPUPeriods
@@ -2252,12 +3037,24 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerMemoryRss:                      newMetricContainerMemoryRss(mbc.Metrics.ContainerMemoryRss),
 		metricContainerMemoryUsage:                    newMetricContainerMemoryUsage(mbc.Metrics.ContainerMemoryUsage),
 		metricContainerMemoryWorkingSet:               newMetricContainerMemoryWorkingSet(mbc.Metrics.ContainerMemoryWorkingSet),
+		metricContainerNetLatency:                     newMetricContainerNetLatency(mbc.Metrics.ContainerNetLatency),
+		metricContainerNetTCPAcceptQueue:              newMetricContainerNetTCPAcceptQueue(mbc.Metrics.ContainerNetTCPAcceptQueue),
+		metricContainerNetTCPAcceptQueueLimit:         newMetricContainerNetTCPAcceptQueueLimit(mbc.Metrics.ContainerNetTCPAcceptQueueLimit),
 		metricContainerNetTCPActiveConnections:        newMetricContainerNetTCPActiveConnections(mbc.Metrics.ContainerNetTCPActiveConnections),
 		metricContainerNetTCPBytesReceived:            newMetricContainerNetTCPBytesReceived(mbc.Metrics.ContainerNetTCPBytesReceived),
 		metricContainerNetTCPBytesSent:                newMetricContainerNetTCPBytesSent(mbc.Metrics.ContainerNetTCPBytesSent),
+		metricContainerNetTCPConnectErrors:            newMetricContainerNetTCPConnectErrors(mbc.Metrics.ContainerNetTCPConnectErrors),
 		metricContainerNetTCPConnectionTime:           newMetricContainerNetTCPConnectionTime(mbc.Metrics.ContainerNetTCPConnectionTime),
 		metricContainerNetTCPFailedConnects:           newMetricContainerNetTCPFailedConnects(mbc.Metrics.ContainerNetTCPFailedConnects),
+		metricContainerNetTCPInboundActive:            newMetricContainerNetTCPInboundActive(mbc.Metrics.ContainerNetTCPInboundActive),
+		metricContainerNetTCPInboundBytesReceived:     newMetricContainerNetTCPInboundBytesReceived(mbc.Metrics.ContainerNetTCPInboundBytesReceived),
+		metricContainerNetTCPInboundBytesSent:         newMetricContainerNetTCPInboundBytesSent(mbc.Metrics.ContainerNetTCPInboundBytesSent),
+		metricContainerNetTCPInboundConnections:       newMetricContainerNetTCPInboundConnections(mbc.Metrics.ContainerNetTCPInboundConnections),
+		metricContainerNetTCPListenInfo:               newMetricContainerNetTCPListenInfo(mbc.Metrics.ContainerNetTCPListenInfo),
+		metricContainerNetTCPListenOverflows:          newMetricContainerNetTCPListenOverflows(mbc.Metrics.ContainerNetTCPListenOverflows),
+		metricContainerNetTCPResets:                   newMetricContainerNetTCPResets(mbc.Metrics.ContainerNetTCPResets),
 		metricContainerNetTCPRetransmits:              newMetricContainerNetTCPRetransmits(mbc.Metrics.ContainerNetTCPRetransmits),
+		metricContainerNetTCPRtt:                      newMetricContainerNetTCPRtt(mbc.Metrics.ContainerNetTCPRtt),
 		metricContainerNetTCPSuccessfulConnects:       newMetricContainerNetTCPSuccessfulConnects(mbc.Metrics.ContainerNetTCPSuccessfulConnects),
 		metricContainerResourcesCPULimitCores:         newMetricContainerResourcesCPULimitCores(mbc.Metrics.ContainerResourcesCPULimitCores),
 		metricContainerResourcesCPUPeriods:            newMetricContainerResourcesCPUPeriods(mbc.Metrics.ContainerResourcesCPUPeriods),
@@ -2352,12 +3149,24 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerMemoryRss.emit(ils.Metrics())
 	mb.metricContainerMemoryUsage.emit(ils.Metrics())
 	mb.metricContainerMemoryWorkingSet.emit(ils.Metrics())
+	mb.metricContainerNetLatency.emit(ils.Metrics())
+	mb.metricContainerNetTCPAcceptQueue.emit(ils.Metrics())
+	mb.metricContainerNetTCPAcceptQueueLimit.emit(ils.Metrics())
 	mb.metricContainerNetTCPActiveConnections.emit(ils.Metrics())
 	mb.metricContainerNetTCPBytesReceived.emit(ils.Metrics())
 	mb.metricContainerNetTCPBytesSent.emit(ils.Metrics())
+	mb.metricContainerNetTCPConnectErrors.emit(ils.Metrics())
 	mb.metricContainerNetTCPConnectionTime.emit(ils.Metrics())
 	mb.metricContainerNetTCPFailedConnects.emit(ils.Metrics())
+	mb.metricContainerNetTCPInboundActive.emit(ils.Metrics())
+	mb.metricContainerNetTCPInboundBytesReceived.emit(ils.Metrics())
+	mb.metricContainerNetTCPInboundBytesSent.emit(ils.Metrics())
+	mb.metricContainerNetTCPInboundConnections.emit(ils.Metrics())
+	mb.metricContainerNetTCPListenInfo.emit(ils.Metrics())
+	mb.metricContainerNetTCPListenOverflows.emit(ils.Metrics())
+	mb.metricContainerNetTCPResets.emit(ils.Metrics())
 	mb.metricContainerNetTCPRetransmits.emit(ils.Metrics())
+	mb.metricContainerNetTCPRtt.emit(ils.Metrics())
 	mb.metricContainerNetTCPSuccessfulConnects.emit(ils.Metrics())
 	mb.metricContainerResourcesCPULimitCores.emit(ils.Metrics())
 	mb.metricContainerResourcesCPUPeriods.emit(ils.Metrics())
@@ -2428,6 +3237,21 @@ func (mb *MetricsBuilder) RecordContainerMemoryWorkingSetDataPoint(ts pcommon.Ti
 	mb.metricContainerMemoryWorkingSet.recordDataPoint(mb.startTime, ts, val)
 }
 
+// RecordContainerNetLatencyDataPoint adds a data point to container.net.latency metric.
+func (mb *MetricsBuilder) RecordContainerNetLatencyDataPoint(ts pcommon.Timestamp, val float64, destinationIPAttributeValue string) {
+	mb.metricContainerNetLatency.recordDataPoint(mb.startTime, ts, val, destinationIPAttributeValue)
+}
+
+// RecordContainerNetTCPAcceptQueueDataPoint adds a data point to container.net.tcp.accept_queue metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPAcceptQueueDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPAcceptQueue.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPAcceptQueueLimitDataPoint adds a data point to container.net.tcp.accept_queue_limit metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPAcceptQueueLimitDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPAcceptQueueLimit.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
 // RecordContainerNetTCPActiveConnectionsDataPoint adds a data point to container.net.tcp.active_connections metric.
 func (mb *MetricsBuilder) RecordContainerNetTCPActiveConnectionsDataPoint(ts pcommon.Timestamp, val int64, destinationAttributeValue string, actualDestinationAttributeValue string) {
 	mb.metricContainerNetTCPActiveConnections.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, actualDestinationAttributeValue)
@@ -2443,6 +3267,11 @@ func (mb *MetricsBuilder) RecordContainerNetTCPBytesSentDataPoint(ts pcommon.Tim
 	mb.metricContainerNetTCPBytesSent.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, actualDestinationAttributeValue)
 }
 
+// RecordContainerNetTCPConnectErrorsDataPoint adds a data point to container.net.tcp.connect_errors metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPConnectErrorsDataPoint(ts pcommon.Timestamp, val int64, destinationAttributeValue string, errorTypeAttributeValue AttributeErrorType) {
+	mb.metricContainerNetTCPConnectErrors.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, errorTypeAttributeValue.String())
+}
+
 // RecordContainerNetTCPConnectionTimeDataPoint adds a data point to container.net.tcp.connection_time metric.
 func (mb *MetricsBuilder) RecordContainerNetTCPConnectionTimeDataPoint(ts pcommon.Timestamp, val float64, destinationAttributeValue string, actualDestinationAttributeValue string) {
 	mb.metricContainerNetTCPConnectionTime.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, actualDestinationAttributeValue)
@@ -2453,9 +3282,49 @@ func (mb *MetricsBuilder) RecordContainerNetTCPFailedConnectsDataPoint(ts pcommo
 	mb.metricContainerNetTCPFailedConnects.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue)
 }
 
+// RecordContainerNetTCPInboundActiveDataPoint adds a data point to container.net.tcp.inbound.active metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPInboundActiveDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPInboundActive.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPInboundBytesReceivedDataPoint adds a data point to container.net.tcp.inbound.bytes_received metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPInboundBytesReceivedDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPInboundBytesReceived.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPInboundBytesSentDataPoint adds a data point to container.net.tcp.inbound.bytes_sent metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPInboundBytesSentDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPInboundBytesSent.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPInboundConnectionsDataPoint adds a data point to container.net.tcp.inbound.connections metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPInboundConnectionsDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPInboundConnections.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPListenInfoDataPoint adds a data point to container.net.tcp.listen_info metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPListenInfoDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string, proxyAttributeValue string) {
+	mb.metricContainerNetTCPListenInfo.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue, proxyAttributeValue)
+}
+
+// RecordContainerNetTCPListenOverflowsDataPoint adds a data point to container.net.tcp.listen_overflows metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPListenOverflowsDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
+	mb.metricContainerNetTCPListenOverflows.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPResetsDataPoint adds a data point to container.net.tcp.resets metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPResetsDataPoint(ts pcommon.Timestamp, val int64, directionAttributeValue AttributeDirection) {
+	mb.metricContainerNetTCPResets.recordDataPoint(mb.startTime, ts, val, directionAttributeValue.String())
+}
+
 // RecordContainerNetTCPRetransmitsDataPoint adds a data point to container.net.tcp.retransmits metric.
 func (mb *MetricsBuilder) RecordContainerNetTCPRetransmitsDataPoint(ts pcommon.Timestamp, val int64, destinationAttributeValue string, actualDestinationAttributeValue string) {
 	mb.metricContainerNetTCPRetransmits.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, actualDestinationAttributeValue)
+}
+
+// RecordContainerNetTCPRttDataPoint adds a data point to container.net.tcp.rtt metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPRttDataPoint(ts pcommon.Timestamp, val float64, destinationAttributeValue string, actualDestinationAttributeValue string) {
+	mb.metricContainerNetTCPRtt.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, actualDestinationAttributeValue)
 }
 
 // RecordContainerNetTCPSuccessfulConnectsDataPoint adds a data point to container.net.tcp.successful_connects metric.

@@ -74,6 +74,15 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordContainerMemoryWorkingSetDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordContainerNetLatencyDataPoint(ts, 1, "destination_ip-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPAcceptQueueDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPAcceptQueueLimitDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordContainerNetTCPActiveConnectionsDataPoint(ts, 1, "destination-val", "actual_destination-val")
 			defaultMetricsCount++
 			allMetricsCount++
@@ -83,13 +92,40 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordContainerNetTCPBytesSentDataPoint(ts, 1, "destination-val", "actual_destination-val")
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordContainerNetTCPConnectErrorsDataPoint(ts, 1, "destination-val", AttributeErrorTypeAborted)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordContainerNetTCPConnectionTimeDataPoint(ts, 1, "destination-val", "actual_destination-val")
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerNetTCPFailedConnectsDataPoint(ts, 1, "destination-val")
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordContainerNetTCPInboundActiveDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPInboundBytesReceivedDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPInboundBytesSentDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPInboundConnectionsDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPListenInfoDataPoint(ts, 1, "listen_addr-val", "proxy-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPListenOverflowsDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPResetsDataPoint(ts, 1, AttributeDirectionReceived)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordContainerNetTCPRetransmitsDataPoint(ts, 1, "destination-val", "actual_destination-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPRttDataPoint(ts, 1, "destination-val", "actual_destination-val")
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerNetTCPSuccessfulConnectsDataPoint(ts, 1, "destination-val", "actual_destination-val")
@@ -270,6 +306,51 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+				case "container.net.latency":
+					assert.False(t, validatedMetrics["container.net.latency"], "Found a duplicate in the metrics slice: container.net.latency")
+					validatedMetrics["container.net.latency"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Round-trip time to an address that the container has connected to.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					destinationIPAttrVal, ok := dp.Attributes().Get("destination_ip")
+					assert.True(t, ok)
+					assert.Equal(t, "destination_ip-val", destinationIPAttrVal.Str())
+				case "container.net.tcp.accept_queue":
+					assert.False(t, validatedMetrics["container.net.tcp.accept_queue"], "Found a duplicate in the metrics slice: container.net.tcp.accept_queue")
+					validatedMetrics["container.net.tcp.accept_queue"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Established connections that wait to be accepted.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.accept_queue_limit":
+					assert.False(t, validatedMetrics["container.net.tcp.accept_queue_limit"], "Found a duplicate in the metrics slice: container.net.tcp.accept_queue_limit")
+					validatedMetrics["container.net.tcp.accept_queue_limit"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Connections that may wait to be accepted.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
 				case "container.net.tcp.active_connections":
 					assert.False(t, validatedMetrics["container.net.tcp.active_connections"], "Found a duplicate in the metrics slice: container.net.tcp.active_connections")
 					validatedMetrics["container.net.tcp.active_connections"] = true
@@ -328,6 +409,26 @@ func TestMetricsBuilder(t *testing.T) {
 					actualDestinationAttrVal, ok := dp.Attributes().Get("actual_destination")
 					assert.True(t, ok)
 					assert.Equal(t, "actual_destination-val", actualDestinationAttrVal.Str())
+				case "container.net.tcp.connect_errors":
+					assert.False(t, validatedMetrics["container.net.tcp.connect_errors"], "Found a duplicate in the metrics slice: container.net.tcp.connect_errors")
+					validatedMetrics["container.net.tcp.connect_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP connection attempts that ended without a connection, by reason.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					destinationAttrVal, ok := dp.Attributes().Get("destination")
+					assert.True(t, ok)
+					assert.Equal(t, "destination-val", destinationAttrVal.Str())
+					errorTypeAttrVal, ok := dp.Attributes().Get("error.type")
+					assert.True(t, ok)
+					assert.Equal(t, "aborted", errorTypeAttrVal.Str())
 				case "container.net.tcp.connection_time":
 					assert.False(t, validatedMetrics["container.net.tcp.connection_time"], "Found a duplicate in the metrics slice: container.net.tcp.connection_time")
 					validatedMetrics["container.net.tcp.connection_time"] = true
@@ -365,6 +466,124 @@ func TestMetricsBuilder(t *testing.T) {
 					destinationAttrVal, ok := dp.Attributes().Get("destination")
 					assert.True(t, ok)
 					assert.Equal(t, "destination-val", destinationAttrVal.Str())
+				case "container.net.tcp.inbound.active":
+					assert.False(t, validatedMetrics["container.net.tcp.inbound.active"], "Found a duplicate in the metrics slice: container.net.tcp.inbound.active")
+					validatedMetrics["container.net.tcp.inbound.active"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "TCP connections that others began and that are open now.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.inbound.bytes_received":
+					assert.False(t, validatedMetrics["container.net.tcp.inbound.bytes_received"], "Found a duplicate in the metrics slice: container.net.tcp.inbound.bytes_received")
+					validatedMetrics["container.net.tcp.inbound.bytes_received"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Payload received over connections that others began.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.inbound.bytes_sent":
+					assert.False(t, validatedMetrics["container.net.tcp.inbound.bytes_sent"], "Found a duplicate in the metrics slice: container.net.tcp.inbound.bytes_sent")
+					validatedMetrics["container.net.tcp.inbound.bytes_sent"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Payload sent over connections that others began, retransmissions not counted twice.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.inbound.connections":
+					assert.False(t, validatedMetrics["container.net.tcp.inbound.connections"], "Found a duplicate in the metrics slice: container.net.tcp.inbound.connections")
+					validatedMetrics["container.net.tcp.inbound.connections"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP connections that others began and that were established.", mi.Description())
+					assert.Equal(t, "{connection}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.listen_info":
+					assert.False(t, validatedMetrics["container.net.tcp.listen_info"], "Found a duplicate in the metrics slice: container.net.tcp.listen_info")
+					validatedMetrics["container.net.tcp.listen_info"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Whether the container listens on an address (1) or did so a short while ago (0).", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+					proxyAttrVal, ok := dp.Attributes().Get("proxy")
+					assert.True(t, ok)
+					assert.Equal(t, "proxy-val", proxyAttrVal.Str())
+				case "container.net.tcp.listen_overflows":
+					assert.False(t, validatedMetrics["container.net.tcp.listen_overflows"], "Found a duplicate in the metrics slice: container.net.tcp.listen_overflows")
+					validatedMetrics["container.net.tcp.listen_overflows"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Connections dropped because a queue of the listener was full.", mi.Description())
+					assert.Equal(t, "{drop}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
+					assert.True(t, ok)
+					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.resets":
+					assert.False(t, validatedMetrics["container.net.tcp.resets"], "Found a duplicate in the metrics slice: container.net.tcp.resets")
+					validatedMetrics["container.net.tcp.resets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Established TCP connections that ended with a reset, whichever side began them.", mi.Description())
+					assert.Equal(t, "{reset}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					directionAttrVal, ok := dp.Attributes().Get("direction")
+					assert.True(t, ok)
+					assert.Equal(t, "received", directionAttrVal.Str())
 				case "container.net.tcp.retransmits":
 					assert.False(t, validatedMetrics["container.net.tcp.retransmits"], "Found a duplicate in the metrics slice: container.net.tcp.retransmits")
 					validatedMetrics["container.net.tcp.retransmits"] = true
@@ -379,6 +598,26 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+					destinationAttrVal, ok := dp.Attributes().Get("destination")
+					assert.True(t, ok)
+					assert.Equal(t, "destination-val", destinationAttrVal.Str())
+					actualDestinationAttrVal, ok := dp.Attributes().Get("actual_destination")
+					assert.True(t, ok)
+					assert.Equal(t, "actual_destination-val", actualDestinationAttrVal.Str())
+				case "container.net.tcp.rtt":
+					assert.False(t, validatedMetrics["container.net.tcp.rtt"], "Found a duplicate in the metrics slice: container.net.tcp.rtt")
+					validatedMetrics["container.net.tcp.rtt"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Smoothed round-trip times of connections that the container began.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
 					destinationAttrVal, ok := dp.Attributes().Get("destination")
 					assert.True(t, ok)
 					assert.Equal(t, "destination-val", destinationAttrVal.Str())

@@ -34,10 +34,12 @@ type TelemetryBuilder struct {
 	EbpfContainerEdgesUnaccounted  metric.Int64ObservableCounter
 	EbpfContainerEventsLost        metric.Int64ObservableCounter
 	EbpfContainerFeatureEnabled    metric.Int64ObservableGauge
+	EbpfContainerListenersFolded   metric.Int64ObservableCounter
 	EbpfContainerMapEntries        metric.Int64ObservableGauge
 	EbpfContainerMapLimit          metric.Int64ObservableGauge
 	EbpfContainerReadErrors        metric.Int64ObservableCounter
 	EbpfContainerScrapeDuration    metric.Float64Histogram
+	EbpfContainerSocketsAdopted    metric.Int64ObservableCounter
 	EbpfContainerWalkErrors        metric.Int64ObservableCounter
 }
 
@@ -142,6 +144,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerFeatureEnabledCallback(cb 
 	return nil
 }
 
+// RegisterEbpfContainerListenersFoldedCallback sets callback for observable EbpfContainerListenersFolded metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerListenersFoldedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerListenersFolded, obs: o})
+		return nil
+	}, builder.EbpfContainerListenersFolded)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterEbpfContainerMapEntriesCallback sets callback for observable EbpfContainerMapEntries metric.
 func (builder *TelemetryBuilder) RegisterEbpfContainerMapEntriesCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
@@ -178,6 +195,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerReadErrorsCallback(cb metr
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerReadErrors, obs: o})
 		return nil
 	}, builder.EbpfContainerReadErrors)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerSocketsAdoptedCallback sets callback for observable EbpfContainerSocketsAdopted metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerSocketsAdoptedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerSocketsAdopted, obs: o})
+		return nil
+	}, builder.EbpfContainerSocketsAdopted)
 	if err != nil {
 		return err
 	}
@@ -266,6 +298,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit(""),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfContainerListenersFolded, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_listeners_folded",
+		metric.WithDescription("Listening sockets counted under ~other because the table of listeners in the kernel was full. [Alpha]"),
+		metric.WithUnit("{socket}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfContainerMapEntries, err = builder.meter.Int64ObservableGauge(
 		"otelcol_ebpf_container_map_entries",
 		metric.WithDescription("Entries in a table in the kernel at the last collection. [Alpha]"),
@@ -289,6 +327,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithDescription("Time that the parts of a collection took. [Alpha]"),
 		metric.WithUnit("s"),
 		metric.WithExplicitBucketBoundaries([]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5}...),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerSocketsAdopted, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_sockets_adopted",
+		metric.WithDescription("Connections and listeners that were there before the receiver and were taken over. [Alpha]"),
+		metric.WithUnit("{socket}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerWalkErrors, err = builder.meter.Int64ObservableCounter(

@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Where a connection really goes. The first packet of a translated flow passes a device with its conntrack entry attached:
+ * the entry knows both what was dialled and who answers. The socket asks when its handshake is done.
+ */
+#ifndef EBPF_CONTAINER_NAT_H
+#define EBPF_CONTAINER_NAT_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+// endpoint is an address, IPv4 mapped, and a port in host byte order.
+struct endpoint {
+	__u8 addr[16];
+	__u16 port;
+};
+
+// flow is a connection as its client sees it.
+struct flow {
+	struct endpoint source;
+	struct endpoint destination;
+};
+
+// translations: inserted by note_translation, and by user space for what was there before; deleted when the connection is
+// established. It keeps the latest: a flow that finds it full takes the place of one that never came about.
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct flow);
+	__type(value, struct endpoint);
+} translations SEC(".maps");
+
+// set by user space when translations are noted
+__u32 has_translations = 0;
+
+static __always_inline void fill_endpoint(struct endpoint *e, const union nf_inet_addr *a, __u16 family, __be16 port)
+{
+	if (family == AF_INET)
+		map_ipv4(e->addr, a->all[0]);
+	else
+		__builtin_memcpy(e->addr, a->all, sizeof(e->addr));
+	e->port = bpf_ntohs(port);
+}
+
+static __always_inline void note_translation(struct nf_conn *ct)
+{
+	struct nf_conntrack_tuple asked = {}, answers = {};
+	struct endpoint actual = {};
+	struct flow flow = {};
+
+	if (!(BPF_CORE_READ(ct, status) & IPS_DST_NAT))
+		return;
+	if (BPF_CORE_READ(ct, tuplehash[0].tuple.dst.protonum) != IPPROTO_TCP)
+		return;
+	asked.src.l3num = BPF_CORE_READ(ct, tuplehash[0].tuple.src.l3num);
+	BPF_CORE_READ_INTO(&asked.src.u3, ct, tuplehash[0].tuple.src.u3);
+	BPF_CORE_READ_INTO(&asked.src.u.all, ct, tuplehash[0].tuple.src.u.all);
+	BPF_CORE_READ_INTO(&asked.dst.u3, ct, tuplehash[0].tuple.dst.u3);
+	BPF_CORE_READ_INTO(&asked.dst.u.all, ct, tuplehash[0].tuple.dst.u.all);
+	BPF_CORE_READ_INTO(&answers.src.u3, ct, tuplehash[1].tuple.src.u3);
+	BPF_CORE_READ_INTO(&answers.src.u.all, ct, tuplehash[1].tuple.src.u.all);
+
+	fill_endpoint(&flow.source, &asked.src.u3, asked.src.l3num, asked.src.u.all);
+	fill_endpoint(&flow.destination, &asked.dst.u3, asked.src.l3num, asked.dst.u.all);
+	fill_endpoint(&actual, &answers.src.u3, asked.src.l3num, answers.src.u.all);
+	bpf_map_update_elem(&translations, &flow, &actual, BPF_ANY);
+}
+
+// translate puts into actual where the flow goes and returns true, or returns false if that is where it was sent.
+static __always_inline bool translate(struct endpoint *actual, struct flow *flow)
+{
+	bool found = false;
+
+	if (!has_translations)
+		return false;
+	// One on the host may follow one in the container's own namespace.
+	for (int i = 0; i < 2; i++) {
+		struct endpoint *to = bpf_map_lookup_elem(&translations, flow);
+
+		if (!to)
+			break;
+		*actual = *to;
+		found = true;
+		// Its ports may be used again without a translation.
+		bpf_map_delete_elem(&translations, flow);
+		flow->destination = *actual;
+	}
+	return found;
+}
+
+#endif
