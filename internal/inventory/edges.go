@@ -18,8 +18,7 @@ type network struct {
 	inbound   map[netip.AddrPort]*edge
 	listeners map[listenKey]*listener
 	queues    map[netip.AddrPort]*queue
-	latency   map[netip.Addr]time.Duration // of open connections, as of the last pass that asked for it
-	echoes    map[netip.Addr]echo
+	latencies map[netip.Addr]*latency
 
 	// Totals of edges that have ended live on in those that are not given by address.
 	resetsSent, resetsReceived uint64
@@ -138,7 +137,7 @@ func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edg
 		}
 	}
 	if sample {
-		inv.passLatencies()
+		inv.passLatencies(now)
 	}
 	unrouted := inv.unroutedEdges()
 	inv.mu.Unlock()

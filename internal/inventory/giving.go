@@ -18,9 +18,7 @@ func (inv *Inventory) giveNetwork(to *Container, c *container, now time.Time) {
 	to.Edges, to.Destinations = n.giveEdges()
 	to.Inbound = n.giveInbound()
 	to.Listeners, to.Queues = n.giveListeners(to.Phase)
-	if to.Phase == Live {
-		to.Latencies = n.giveLatencies(now)
-	}
+	to.Latencies = n.giveLatencies(to.Phase, now)
 	to.ResetsSent, to.ResetsReceived = n.giveResets()
 }
 
@@ -132,14 +130,12 @@ func (n *network) giveListeners(phase Phase) ([]Listener, []ListenQueue) {
 	return listeners, queues
 }
 
-func (n *network) giveLatencies(now time.Time) []Latency {
+func (n *network) giveLatencies(phase Phase, now time.Time) []Latency {
 	var list []Latency
-	for addr, rtt := range n.latency {
-		list = append(list, Latency{DestinationIP: addr.String(), RTT: rtt})
-	}
-	for addr, e := range n.echoes {
-		if _, live := n.latency[addr]; !live && e.rtt > 0 && now.Sub(e.at) <= 3*echoEvery {
-			list = append(list, Latency{DestinationIP: addr.String(), RTT: e.rtt})
+	for addr, l := range n.latencies {
+		if l.rtt > 0 {
+			ended := phase != Live || !l.isFresh(now)
+			list = append(list, Latency{DestinationIP: addr.String(), RTT: l.rtt, Lifetime: Lifetime{Ended: ended}})
 		}
 	}
 	slices.SortFunc(list, func(a, b Latency) int { return cmp.Compare(a.DestinationIP, b.DestinationIP) })

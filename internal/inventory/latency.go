@@ -25,27 +25,32 @@ const (
 	// echoesPerContainer and echoesPerRound bound what is sent in a round; what did not fit is first in the next.
 	echoesPerContainer = 64
 	echoesPerRound     = 1024
-	// echoKept is how long an answer is remembered.
-	echoKept = 20 * echoEvery
 	// routesPerPass bounds the questions to the routing tables in one pass.
 	routesPerPass = 64
 )
 
-// echo is the answer of a destination.
-type echo struct {
-	rtt time.Duration // 0 for no answer
-	at  time.Time     // when it was asked
+// latency is the round-trip time to one address.
+type latency struct {
+	rtt   time.Duration // 0 for no answer yet
+	live  bool          // of open connections, as of the last pass that asked for it
+	at    time.Time     // when it was measured
+	asked time.Time     // when an echo request was sent last
+}
+
+// isFresh tells whether it still holds: as long as connections are open, or one echo may get lost.
+func (l *latency) isFresh(now time.Time) bool {
+	return l.live || now.Sub(l.at) <= 5*echoEvery/2 && !l.asked.IsZero()
 }
 
 // passLatencies makes the medians of the round-trip times that the kernel has just given. mu and edgesMu are held.
-func (inv *Inventory) passLatencies() {
+func (inv *Inventory) passLatencies(now time.Time) {
 	type to struct {
 		c    *container
 		addr netip.Addr
 	}
 	times := map[to][]time.Duration{}
 	for _, c := range inv.containers {
-		clear(c.network.latency)
+		c.network.ageLatencies(now, inv.opts.Keep)
 	}
 	for i := range inv.rtts {
 		r := &inv.rtts[i]
@@ -56,17 +61,37 @@ func (inv *Inventory) passLatencies() {
 		key := to{c, r.Addr}
 		times[key] = append(times[key], r.RTT)
 	}
-	limit := inv.opts.Network.MaxDestinations
 	for key, list := range times {
-		n := &key.c.network
-		if limit > 0 && len(n.latency) >= limit {
-			continue
+		if l := inv.latencyOf(&key.c.network, key.addr); l != nil {
+			l.rtt, l.live, l.at = median(list), true, now
 		}
-		if n.latency == nil {
-			n.latency = map[netip.Addr]time.Duration{}
-		}
-		n.latency[key.addr] = median(list)
 	}
+}
+
+// ageLatencies forgets those that were given as ended for long enough.
+func (n *network) ageLatencies(now time.Time, keep time.Duration) {
+	for addr, l := range n.latencies {
+		l.live = false
+		if now.Sub(l.at) > keep+3*echoEvery && now.Sub(l.asked) > keep+3*echoEvery {
+			delete(n.latencies, addr)
+		}
+	}
+}
+
+// latencyOf finds or makes that of an address; nil past the limit.
+func (inv *Inventory) latencyOf(n *network, addr netip.Addr) *latency {
+	if l := n.latencies[addr]; l != nil {
+		return l
+	}
+	if limit := inv.opts.Network.MaxDestinations; limit > 0 && len(n.latencies) >= limit {
+		return nil
+	}
+	if n.latencies == nil {
+		n.latencies = map[netip.Addr]*latency{}
+	}
+	l := &latency{}
+	n.latencies[addr] = l
+	return l
 }
 
 func median(list []time.Duration) time.Duration {
@@ -176,7 +201,7 @@ func (inv *Inventory) echoRound(ctx context.Context) {
 		asked := inv.now()
 		answers := inv.namespaces.echo(ctx, inv.pidsOf(task.places), task.addrs)
 		inv.edgesMu.Lock()
-		task.container.network.noteEchoes(task.addrs, answers, asked)
+		inv.noteEchoes(&task.container.network, task.addrs, answers, asked)
 		inv.edgesMu.Unlock()
 	}
 }
@@ -198,16 +223,15 @@ func (ns *namespaces) echo(ctx context.Context, pids []int, addrs []netip.Addr) 
 	return nil
 }
 
-func (n *network) noteEchoes(addrs []netip.Addr, answers map[netip.Addr]time.Duration, asked time.Time) {
-	if n.echoes == nil {
-		n.echoes = map[netip.Addr]echo{}
-	}
+func (inv *Inventory) noteEchoes(n *network, addrs []netip.Addr, answers map[netip.Addr]time.Duration, asked time.Time) {
 	for _, a := range addrs {
-		n.echoes[a] = echo{rtt: answers[a], at: asked}
-	}
-	for a, e := range n.echoes {
-		if asked.Sub(e.at) > echoKept {
-			delete(n.echoes, a)
+		l := inv.latencyOf(n, a)
+		if l == nil {
+			continue
+		}
+		l.asked = asked
+		if rtt := answers[a]; rtt > 0 && !l.live {
+			l.rtt, l.at = rtt, asked
 		}
 	}
 }
@@ -240,15 +264,19 @@ func (inv *Inventory) unmeasured(n *network) []netip.Addr {
 	set := map[netip.Addr]struct{}{}
 	for key, e := range n.edges {
 		addr := key.actual.Addr()
-		_, live := n.latency[addr]
-		if live || !e.ended.IsZero() || isSummedUp(key.actual) || addr.IsLoopback() || !inv.isMeasured(addr, 0) {
+		known := n.latencies[addr]
+		if known != nil && known.live || !e.ended.IsZero() || isSummedUp(key.actual) || addr.IsLoopback() || !inv.isMeasured(addr, 0) {
 			continue
 		}
 		set[addr] = struct{}{}
 	}
 	addrs := slices.Collect(maps.Keys(set))
-	slices.SortFunc(addrs, func(a, b netip.Addr) int {
-		return cmp.Or(n.echoes[a].at.Compare(n.echoes[b].at), a.Compare(b))
-	})
+	asked := func(a netip.Addr) time.Time {
+		if l := n.latencies[a]; l != nil {
+			return l.asked
+		}
+		return time.Time{}
+	}
+	slices.SortFunc(addrs, func(a, b netip.Addr) int { return cmp.Or(asked(a).Compare(asked(b)), a.Compare(b)) })
 	return addrs
 }

@@ -144,7 +144,8 @@ type ListenQueue struct {
 // Latency is the round-trip time to one address.
 type Latency struct {
 	DestinationIP string
-	RTT           time.Duration // median over the open connections, or that of an echo
+	Lifetime
+	RTT time.Duration // median over the open connections, or that of an echo
 }
 
 const (

@@ -22,17 +22,13 @@ var connectErrors = [inventory.NumConnectErrors]metadata.AttributeErrorType{
 	inventory.ConnectOther:              metadata.AttributeErrorTypeOther,
 }
 
-// recordConnections records what is told of all connections of c together, and of addresses that have no lifetime.
+// recordConnections records what is told of all connections of c together.
 func (w *metricsWriter) recordConnections(ts pcommon.Timestamp, c *inventory.Container) {
 	if v := c.ResetsSent; v.OK {
 		w.mb.RecordContainerNetTCPResetsDataPoint(ts, toInt64(v.V), metadata.AttributeDirectionSent)
 	}
 	if v := c.ResetsReceived; v.OK {
 		w.mb.RecordContainerNetTCPResetsDataPoint(ts, toInt64(v.V), metadata.AttributeDirectionReceived)
-	}
-	for i := range c.Latencies {
-		l := &c.Latencies[i]
-		w.mb.RecordContainerNetLatencyDataPoint(ts, l.RTT.Seconds(), l.DestinationIP)
 	}
 }
 
@@ -85,6 +81,11 @@ func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container
 		if take(&inventory.Lifetime{Start: q.Start, Ended: q.Ended || !q.Open}) {
 			w.mb.RecordContainerNetTCPAcceptQueueDataPoint(ts, toInt64(q.Queue), q.ListenAddr)
 			w.mb.RecordContainerNetTCPAcceptQueueLimitDataPoint(ts, toInt64(q.Limit), q.ListenAddr)
+		}
+	}
+	for i := range c.Latencies {
+		if l := &c.Latencies[i]; take(&l.Lifetime) {
+			w.mb.RecordContainerNetLatencyDataPoint(ts, l.RTT.Seconds(), l.DestinationIP)
 		}
 	}
 	return others
