@@ -63,6 +63,9 @@ func runAttempts(rest string) (done, failed int) {
 		unix.Close(fd)
 	case "eyeballs":
 		a.eyeballs()
+	case "listen": // no attempt at all: an MPTCP socket that nobody accepts from
+		fd, err := trafficSocket(a.addr, unix.IPPROTO_MPTCP)
+		a.note(errors.Join(err, unix.Bind(fd, sockaddr(a.addr)), unix.Listen(fd, 16)))
 	default:
 		for i := range a.n {
 			fd := a.socket(a.addr, 0)

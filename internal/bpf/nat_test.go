@@ -59,8 +59,8 @@ type natCase struct {
 	how                    string // of runAttempts, if not blocking
 	client, router, server []string
 	dial                   string
-	listen                 []string // in the server's namespace, or in the client's if that is local
-	local                  bool
+	on                     func(*world) *netns // where listen is, if not in the server's namespace
+	listen                 []string
 	actual                 []string // the real destinations, if not those of listen
 }
 
@@ -121,11 +121,16 @@ var natCases = []natCase{
 	}, {
 		name:   "local process to an own listener",
 		client: []string{"iptables -t nat -A OUTPUT -d 10.96.0.10 -p tcp --dport 80 -j DNAT --to-destination 10.77.1.2:8080"},
-		dial:   addrService, listen: []string{"10.77.1.2:8080"}, local: true,
+		dial:   addrService, listen: []string{"10.77.1.2:8080"}, on: (*world).ofClient,
 	}, {
 		name:   "redirect to a proxy beside the process",
 		client: []string{"iptables -t nat -A OUTPUT -p tcp --dport 80 -j REDIRECT --to-ports 15001"},
-		dial:   addrService, listen: []string{"127.0.0.1:15001"}, local: true,
+		dial:   addrService, listen: []string{"127.0.0.1:15001"}, on: (*world).ofClient,
+	}, {
+		// Such as a service of Kubernetes whose endpoint is in the node's own namespace: the API server.
+		name:   "to a listener of the router itself",
+		router: []string{"iptables -t nat -A PREROUTING -d 10.96.0.10 -p tcp --dport 80 -j DNAT --to-destination 10.77.1.1:6443"},
+		dial:   addrService, listen: []string{"10.77.1.1:6443"}, on: (*world).ofRouter,
 	}, {
 		name: "no rules", dial: addrBackendA, listen: []string{addrBackendA},
 	}, {
@@ -140,8 +145,8 @@ var natCases = []natCase{
 		router: []string{"iptables -t nat -A POSTROUTING -j MASQUERADE --random-fully"},
 		dial:   addrBackendA, listen: []string{addrBackendA},
 	}, {
-		// What a server does with its own packets is not to be seen from the client's host; here both are on one.
-		name:   "translated on arrival",
+		// A sidecar takes what is meant for its neighbour: not the client's business, and not to be seen from another host.
+		name:   "redirected on arrival",
 		server: []string{"iptables -t nat -A PREROUTING -d 10.77.2.2 -p tcp --dport 80 -j REDIRECT --to-ports 8080"},
 		dial:   "10.77.2.2:80", listen: []string{addrBackendA}, actual: []string{"10.77.2.2:80"},
 	},
@@ -159,8 +164,8 @@ func TestActualDestination(t *testing.T) {
 			w := makeWorld(t)
 			w.apply(tt)
 			where := w.server
-			if tt.local {
-				where = w.client
+			if tt.on != nil {
+				where = tt.on(w)
 			}
 			var backends []*backend
 			for _, addr := range tt.listen {
@@ -189,6 +194,9 @@ func TestActualDestination(t *testing.T) {
 		})
 	}
 }
+
+func (w *world) ofClient() *netns { return w.client }
+func (w *world) ofRouter() *netns { return w.router }
 
 func (w *world) apply(tt natCase) {
 	for ns, rules := range map[*netns][]string{w.client: tt.client, w.router: tt.router, w.server: tt.server} {

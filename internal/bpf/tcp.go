@@ -105,6 +105,7 @@ func (t *tcpTracer) load(extra []*btf.Spec, names ...string) ([]*ebpf.Program, e
 			tcpMapListeners:         t.objs.Listeners,
 			tcpMapListenersOverflow: t.objs.ListenersOverflow,
 			tcpMapLiveRtts:          t.objs.LiveRtts,
+			tcpMapMptcpListeners:    t.objs.MptcpListeners,
 			tcpMapTcpStats:          t.objs.TcpStats,
 			tcpMapTranslations:      t.objs.Translations,
 		},

@@ -105,6 +105,13 @@ type tcpLiveRtt struct {
 	RttUs uint32
 }
 
+type tcpPortKey struct {
+	_     structs.HostLayout
+	Netns uint32
+	Port  uint16
+	Pad   uint16
+}
+
 type tcpTcpStat uint32
 
 const (
@@ -127,6 +134,7 @@ const (
 	tcpMapListeners         = "listeners"
 	tcpMapListenersOverflow = "listeners_overflow"
 	tcpMapLiveRtts          = "live_rtts"
+	tcpMapMptcpListeners    = "mptcp_listeners"
 	tcpMapTcpStats          = "tcp_stats"
 	tcpMapTranslations      = "translations"
 	tcpProgAdopt            = "adopt"
@@ -139,6 +147,7 @@ const (
 	tcpProgOnTcpState       = "on_tcp_state"
 	tcpVarHasTranslations   = "has_translations"
 	tcpVarLiveRttsN         = "live_rtts_n"
+	tcpVarMptcpListenersN   = "mptcp_listeners_n"
 	tcpVarPassNs            = "pass_ns"
 	tcpVarRttBoundsUs       = "rtt_bounds_us"
 	tcpVarSampling          = "sampling"
@@ -208,6 +217,7 @@ type tcpMapSpecs struct {
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
 	ListenersOverflow *ebpf.MapSpec `ebpf:"listeners_overflow"`
 	LiveRtts          *ebpf.MapSpec `ebpf:"live_rtts"`
+	MptcpListeners    *ebpf.MapSpec `ebpf:"mptcp_listeners"`
 	TcpStats          *ebpf.MapSpec `ebpf:"tcp_stats"`
 	Translations      *ebpf.MapSpec `ebpf:"translations"`
 }
@@ -218,6 +228,7 @@ type tcpMapSpecs struct {
 type tcpVariableSpecs struct {
 	HasTranslations *ebpf.VariableSpec `ebpf:"has_translations"`
 	LiveRttsN       *ebpf.VariableSpec `ebpf:"live_rtts_n"`
+	MptcpListenersN *ebpf.VariableSpec `ebpf:"mptcp_listeners_n"`
 	PassNs          *ebpf.VariableSpec `ebpf:"pass_ns"`
 	RttBoundsUs     *ebpf.VariableSpec `ebpf:"rtt_bounds_us"`
 	Sampling        *ebpf.VariableSpec `ebpf:"sampling"`
@@ -251,6 +262,7 @@ type tcpMaps struct {
 	Listeners         *ebpf.Map `ebpf:"listeners"`
 	ListenersOverflow *ebpf.Map `ebpf:"listeners_overflow"`
 	LiveRtts          *ebpf.Map `ebpf:"live_rtts"`
+	MptcpListeners    *ebpf.Map `ebpf:"mptcp_listeners"`
 	TcpStats          *ebpf.Map `ebpf:"tcp_stats"`
 	Translations      *ebpf.Map `ebpf:"translations"`
 }
@@ -264,6 +276,7 @@ func (m *tcpMaps) Close() error {
 		m.Listeners,
 		m.ListenersOverflow,
 		m.LiveRtts,
+		m.MptcpListeners,
 		m.TcpStats,
 		m.Translations,
 	)
@@ -275,6 +288,7 @@ func (m *tcpMaps) Close() error {
 type tcpVariables struct {
 	HasTranslations *ebpf.Variable `ebpf:"has_translations"`
 	LiveRttsN       *ebpf.Variable `ebpf:"live_rtts_n"`
+	MptcpListenersN *ebpf.Variable `ebpf:"mptcp_listeners_n"`
 	PassNs          *ebpf.Variable `ebpf:"pass_ns"`
 	RttBoundsUs     *ebpf.Variable `ebpf:"rtt_bounds_us"`
 	Sampling        *ebpf.Variable `ebpf:"sampling"`

@@ -49,6 +49,10 @@ func trafficVerb(verb string, args []string) (int, error) {
 		return fd, rawConnect(fd, make([]byte, unix.SizeofSockaddrInet4))
 	case "bind": // FD PORT: returns the port
 		return bindShared(fd, uint16(n))
+	case "lossy": // FD: it does not get some of the packets sent to it
+		return fd, dropSome(fd)
+	case "retransmits": // FD
+		return retransmits(fd)
 	case "fastopen": // FD ADDR BYTES
 		return sendFastOpen(fd, netip.MustParseAddrPort(args[1]), num[2])
 	case "fastopened": // FD: whether the SYN had data that the peer took

@@ -94,6 +94,19 @@ func TestEveryKindOfConnect(t *testing.T) {
 		}
 	})
 
+	t.Run("to itself", func(t *testing.T) { // both ends of a simultaneous open are one socket
+		x := newTraffic(t, h, tr)
+		fd := x.ch.call("socket 127.0.0.1:0")
+		self := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(x.ch.call("bind %d 0", fd)))
+		x.ch.call("dial %d %s plain", fd, self)
+		x.settles("connected", self, counts{Connects: 1, Active: 1})
+		x.ch.call("send %d 1001 write", fd)
+		x.settles("sent", self, counts{Connects: 1, Active: 1, Sent: 1001, Received: 1001})
+		x.ch.call("receive %d 1001 read", fd)
+		x.ch.call("end %d", fd)
+		x.settles("closed", self, counts{Connects: 1, Sent: 1001, Received: 1001})
+	})
+
 	t.Run("one source port, two destinations", func(t *testing.T) {
 		x := newTraffic(t, h, tr)
 		a, b := listenPeer(t, ""), listenPeer(t, "")

@@ -178,6 +178,15 @@ func synHadData(fd int) (int, error) {
 	return 1, nil
 }
 
+// retransmits is what the kernel itself says.
+func retransmits(fd int) (int, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, err
+	}
+	return int(info.Total_retrans), nil
+}
+
 // openInbox binds an abstract unix socket.
 func openInbox(name string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)

@@ -59,6 +59,15 @@ func TestBytesWhateverTheEnd(t *testing.T) {
 			want.Received += 5001
 			x.settles("written", p.addr, *want)
 		}},
+		{name: "peer writes to a client that has closed", end: func(x *traffic, p *peer, c *conn, want *counts) {
+			x.ch.call("end %d", c.fd)
+			c.peer.awaitEOF()
+			want.Active = 0
+			x.settles("closed", p.addr, *want)
+			c.peer.write(5001) // nobody gets this
+			c.fd = x.ch.call("socket %s", p.addr)
+			x.settles("written to", p.addr, *want)
+		}},
 		{name: "reset by the peer", end: func(x *traffic, p *peer, c *conn, want *counts) {
 			c.peer.reset()
 			if _, errno := x.ch.ask("eof %d", c.fd)(); !errors.Is(errno, unix.ECONNRESET) {

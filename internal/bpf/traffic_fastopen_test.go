@@ -57,6 +57,18 @@ func TestFastOpen(t *testing.T) {
 			}
 			want = c.exchange(p.addr, want)
 
+			// A listener that has no use for the data of the SYN: it is sent again.
+			other := listenPeer(t, listen)
+			fd := x.ch.call("socket %s", other.addr)
+			x.ch.call("fastopen %d %s 1001", fd, other.addr)
+			c = &conn{x: x, fd: fd, peer: other.accept()}
+			c.peer.await(1001)
+			if x.ch.call("fastopened %d", fd) != 0 {
+				t.Fatal("a listener without TCP_FASTOPEN has taken data from the SYN")
+			}
+			x.settles("not taken", other.addr, counts{Connects: 1, Active: 1, Sent: 1001})
+			c.exchange(other.addr, counts{Connects: 1, Active: 1, Sent: 1001})
+
 			t.Run("refused", func(t *testing.T) { // what its SYN had was not sent to anybody
 				x.t = t
 				p.l.Close()

@@ -64,6 +64,29 @@ func TestConnectionBelongsToItsConnector(t *testing.T) {
 		}
 	})
 
+	t.Run("passed before it connects again", func(t *testing.T) {
+		x, y := newTraffic(t, h, tr), newTraffic(t, h, tr)
+		p, q := listenPeer(t, ""), listenPeer(t, "")
+		c := x.open(p, p.addr, "plain")
+		want := counts{Connects: 1, Active: 1, Sent: 1001}
+		c.send(1001, "write", p.addr, want)
+		x.ch.call("undial %d", c.fd)
+		inbox := fmt.Sprintf("@bpf-test-%d", os.Getpid())
+		in := y.ch.call("inbox %s", inbox)
+		x.ch.call("pass %d %s", c.fd, inbox)
+		second := &conn{x: y, fd: y.ch.call("take %d", in)}
+		y.ch.call("dial %d %s plain", second.fd, q.addr)
+		second.peer = q.accept()
+		x.ch.call("end %d", c.fd)
+		y.settles("connected", q.addr, counts{Connects: 1, Active: 1})
+		second.exchange(q.addr, counts{Connects: 1, Active: 1})
+		want.Active = 0
+		x.settles("disconnected", p.addr, want)
+		if e, ok := edgesOf(t, tr, x.c)[q.addr]; ok {
+			t.Errorf("edge of the cgroup that gave the socket away: %+v", e)
+		}
+	})
+
 	t.Run("inherited", func(t *testing.T) {
 		x := newTraffic(t, h, tr)
 		p := listenPeer(t, "")

@@ -85,6 +85,7 @@ func (p *peer) accept() *peerConn {
 type peerConn struct {
 	*net.TCPConn
 	t            *testing.T
+	piece        int // the most that one call to write is given, if not 0
 	nRead, nSent atomic.Uint64
 	ended        chan struct{} // closed when there is no more to read
 	err          error         // io.EOF or why reading ended; set before ended is closed
@@ -117,7 +118,11 @@ func (c *peerConn) write(n int) {
 	if err := c.SetWriteDeadline(time.Now().Add(trafficTimeout)); err != nil {
 		c.t.Fatal(err)
 	}
-	buf := make([]byte, min(n, 1<<20))
+	size := c.piece
+	if size == 0 {
+		size = 1 << 20
+	}
+	buf := make([]byte, min(n, size))
 	for n > 0 {
 		m, err := c.Write(buf[:min(n, len(buf))])
 		c.nSent.Add(uint64(m))
@@ -172,7 +177,9 @@ func (c *peerConn) reset() {
 // await waits until n bytes have been read in all.
 func (c *peerConn) await(n uint64) {
 	c.t.Helper()
-	eventually(c.t, "the peer has read what was sent", func() bool { return c.received() >= n })
+	for end := time.Now().Add(settleTimeout); c.received() < n && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
 	if got := c.received(); got != n {
 		c.t.Fatalf("the peer has read %d, want %d", got, n)
 	}

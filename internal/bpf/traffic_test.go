@@ -95,13 +95,16 @@ func (x *traffic) counts(dst netip.AddrPort) counts {
 	return counts{e.Connects, e.Active, e.BytesSent, e.BytesReceived}
 }
 
+// settleTimeout is long enough for a packet to be lost seven times.
+const settleTimeout = 30 * time.Second
+
 // settles polls an edge until it is as wanted. No total may ever fall, be larger than that on the way, or change
 // afterwards.
 func (x *traffic) settles(when string, dst netip.AddrPort, want counts) {
 	x.t.Helper()
 	var was counts
 	exact := 0
-	for end := time.Now().Add(10 * time.Second); exact < 3; {
+	for end := time.Now().Add(settleTimeout); exact < 3; {
 		got := x.counts(dst)
 		switch {
 		case got.Connects > want.Connects || got.Sent > want.Sent || got.Received > want.Received:
@@ -113,7 +116,7 @@ func (x *traffic) settles(when string, dst netip.AddrPort, want counts) {
 		case exact > 0:
 			x.t.Fatalf("%s: did not stay (-want +got):\n%s", when, cmp.Diff(want, got))
 		case time.Now().After(end):
-			x.t.Fatalf("%s: not within 10 s (-want +got):\n%s", when, cmp.Diff(want, got))
+			x.t.Fatalf("%s: not within %v (-want +got):\n%s", when, settleTimeout, cmp.Diff(want, got))
 		default:
 			time.Sleep(2 * time.Millisecond)
 		}

@@ -24,6 +24,11 @@ func sendTraffic(fd int, buf []byte, how string) (int, error) {
 		}
 		m, err := unix.Write(fd, buf[:1])
 		return n + m, err
+	case "pieces": // each in a packet of its own, if there is room
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+			return 0, err
+		}
+		return whole(buf, func(b []byte) (int, error) { return unix.Write(fd, b[:min(len(b), 777)]) })
 	case "writev":
 		return whole(buf, func(b []byte) (int, error) { return unix.Writev(fd, iovecs(b)) })
 	case "sendmmsg":

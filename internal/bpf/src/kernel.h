@@ -103,7 +103,7 @@ struct sock {
 	socket_lock_t sk_lock;
 	atomic_t sk_drops;
 	int sk_err;
-	int sk_err_soft;
+	struct socket *sk_socket; /* NULL when no file has the socket */
 	__u32 sk_ack_backlog;     /* 32 bits wide since Linux 5.4 */
 	__u32 sk_max_ack_backlog; /* likewise */
 	__u8 sk_shutdown;
@@ -200,6 +200,7 @@ enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
 	IPPROTO_TCP = 6,
+	IPPROTO_MPTCP = 262,
 };
 
 /* include/net/tcp_states.h */

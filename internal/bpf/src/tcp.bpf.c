@@ -96,6 +96,23 @@ struct {
 	__type(value, __u64);
 } listened SEC(".maps");
 
+// port_key names a listening socket that has no storage.
+struct port_key {
+	__u32 netns;
+	__u16 port;
+	__u16 pad;
+};
+
+// mptcp_listeners: MPTCP sockets that have listened before us, inserted by adopt, deleted when they are closed. The TCP
+// socket below one cannot be reached from its file, so it has no storage to pass on. What finds it full is not counted.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct port_key);
+	__type(value, struct edge_key);
+} mptcp_listeners SEC(".maps");
+
+__u32 mptcp_listeners_n = 0;
 __u32 live_rtts_n = 0;
 __u32 sampling = 0; // set by user space: this pass of fold_live samples round-trip times
 
@@ -146,6 +163,14 @@ static __always_inline __u64 advance(__u64 *folded, __u64 total)
 	return 0;
 }
 
+static __always_inline void fold_retransmits(struct edge *e, struct conn *c, __u64 total)
+{
+	__u64 n = advance(&c->folded.retransmits, total);
+
+	if (n)
+		__sync_fetch_and_add(&e->retransmits, n);
+}
+
 static __always_inline void fold(struct edge *e, struct conn *c, struct sock *sk, struct tcp_sock *tp, bool locked)
 {
 	struct tcp_totals t;
@@ -158,9 +183,7 @@ static __always_inline void fold(struct edge *e, struct conn *c, struct sock *sk
 	n = advance(&c->folded.received, t.received);
 	if (n)
 		__sync_fetch_and_add(&e->bytes_received, n);
-	n = advance(&c->folded.retransmits, t.retransmits);
-	if (n)
-		__sync_fetch_and_add(&e->retransmits, n);
+	fold_retransmits(e, c, t.retransmits);
 	touch(&e->touched_ns);
 }
 
@@ -380,6 +403,37 @@ static __always_inline void on_open_state(struct sock *sk, struct conn *c, int n
 		sample_rtt(e, srtt);
 }
 
+// on_mptcp_listener_state is on_tcp_state for the TCP socket below a listening MPTCP socket that was there before us, and
+// for those that it has just made.
+static __always_inline void on_mptcp_listener_state(struct sock *sk, int new_state)
+{
+	struct port_key port = {.netns = sk->__sk_common.skc_net.net->ns.inum, .port = sk->__sk_common.skc_num};
+	struct edge_key *key = bpf_map_lookup_elem(&mptcp_listeners, &port);
+	struct listener *l;
+	struct conn *c;
+
+	if (!key)
+		return;
+	if (new_state == TCP_SYN_RECV) {
+		c = bpf_sk_storage_get(&conns, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+		if (!c) {
+			count(TCP_STAT_UNTRACKED);
+			return;
+		}
+		c->key = *key;
+		c->phase = CONN_ACCEPTING;
+		return;
+	}
+	if (new_state != TCP_CLOSE)
+		return;
+	l = listener_of(key);
+	if (l && !bpf_map_delete_elem(&mptcp_listeners, &port)) {
+		__sync_fetch_and_add(&mptcp_listeners_n, -1);
+		__sync_fetch_and_add(&l->open, -1);
+		touch(&l->touched_ns);
+	}
+}
+
 SEC("tp_btf/inet_sock_set_state")
 int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 {
@@ -401,8 +455,11 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 		return 0;
 	}
 	c = bpf_sk_storage_get(&conns, sk, 0, 0);
-	if (!c)
+	if (!c) {
+		if (old_state == TCP_LISTEN && mptcp_listeners_n)
+			on_mptcp_listener_state(sk, new_state);
 		return 0;
+	}
 	switch (c->phase) {
 	case CONN_CONNECTING:
 		// SYN_RECV of a simultaneous open is on the way to either of these.
@@ -418,7 +475,7 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 		if (!tp || !e)
 			return 0;
 		fail(c, failure_of(sk, tp));
-		fold(e, c, sk, tp, true); // its SYNs may have been retransmitted
+		fold_retransmits(e, c, tp->total_retrans); // of its SYNs; data that went with one was not received
 		return 0;
 	case CONN_OPEN:
 	case CONN_LINGERING:
@@ -598,8 +655,9 @@ int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 	e = edge_of(&c->key);
 	if (!tp || !e)
 		return 0;
-	// A close() in FIN_WAIT1 makes no change of state. CLOSE is left over if adopt came too late.
-	if (sk->sk_shutdown == SHUTDOWN_MASK || sk->__sk_common.skc_state == TCP_CLOSE)
+	// A close() in FIN_WAIT1 makes no change of state, that of an MPTCP socket does not shut down what is below it. CLOSE is
+	// left over if adopt came too late.
+	if (sk->sk_shutdown == SHUTDOWN_MASK || (is_outbound(c) && !sk->sk_socket) || sk->__sk_common.skc_state == TCP_CLOSE)
 		leave_open(e, c, CONN_LINGERING);
 	fold(e, c, sk, tp, false);
 	srtt = tp->srtt_us >> 3;
@@ -653,6 +711,30 @@ static __always_inline void adopt_connection(struct sock *sk, struct tcp_sock *t
 		leave_open(e, c, CONN_LINGERING);
 }
 
+// adopt_mptcp_listener notes a listening MPTCP socket.
+static __always_inline void adopt_mptcp_listener(struct sock *sk, const struct owner *owner, __u32 tgid)
+{
+	struct port_key port = {.netns = sk->__sk_common.skc_net.net->ns.inum, .port = sk->__sk_common.skc_num};
+	struct listener *l;
+	struct edge_key key;
+
+	name_edge(&key, owner, sk, EDGE_LISTENER);
+	l = bpf_map_lookup_elem(&listeners, &key);
+	if (l && l->open > 0)
+		return; // it was made since we are here, or is had by several tasks
+	if (bpf_map_update_elem(&mptcp_listeners, &port, &key, BPF_NOEXIST))
+		return;
+	l = listener_of(&key);
+	if (!l)
+		return;
+	mptcp_listeners_n++;
+	__sync_fetch_and_add(&l->open, 1);
+	touch(&l->touched_ns);
+	l->tgid = tgid;
+	l->v6only = BPF_CORE_READ_BITFIELD(&sk->__sk_common, skc_ipv6only);
+	count(TCP_STAT_ADOPTED);
+}
+
 // adopt takes in the sockets that were there before us, once.
 SEC("iter/task_file")
 int adopt(struct bpf_iter__task_file *ctx)
@@ -671,12 +753,20 @@ int adopt(struct bpf_iter__task_file *ctx)
 	if (!socket)
 		return 0;
 	sk = socket->sk;
-	if (!sk || sk->sk_protocol != IPPROTO_TCP)
+	if (!sk)
+		return 0;
+	contained = owner_of(&owner, task);
+	if (sk->sk_protocol == IPPROTO_MPTCP && sk->__sk_common.skc_state == TCP_LISTEN) {
+		note_listening(sk->__sk_common.skc_num);
+		if (contained)
+			adopt_mptcp_listener(sk, &owner, task->tgid);
+		return 0;
+	}
+	if (sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
 		return 0;
-	contained = owner_of(&owner, task);
 	switch (sk->__sk_common.skc_state) {
 	case TCP_LISTEN:
 		note_listening(sk->__sk_common.skc_num);
