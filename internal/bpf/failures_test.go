@@ -93,12 +93,16 @@ var failureCases = []struct {
 	{"reset by a firewall over IPv6", "blocking", 3, "[2001:db8::7]:80", unix.ECONNREFUSED, FailedRefused},
 	{"reset by the own firewall", "blocking", 1, "192.0.2.41:80", unix.ECONNREFUSED, FailedRefused},
 	{"port unreachable", "blocking", 1, "192.0.2.4:80", unix.ECONNREFUSED, FailedRefused},
+	// As kube-proxy says that a service has no endpoints: on the same host the answer comes before connect() returns, and
+	// the process learns it from poll() and SO_ERROR while the kernel would still go on.
+	{"port unreachable without waiting", "soerror", 3, "192.0.2.4:80", unix.ECONNREFUSED, FailedRefused},
+	{"port unreachable without waiting over IPv6", "soerror", 3, "[2001:db8::4]:80", unix.ECONNREFUSED, FailedRefused},
 	{"port unreachable over IPv6", "blocking", 1, "[2001:db8::4]:80", unix.ECONNREFUSED, FailedRefused},
 
 	{"host unreachable", "blocking", 1, "192.0.2.2:80", unix.EHOSTUNREACH, FailedHostUnreachable},
 	{"host unreachable over IPv6", "blocking", 1, "[2001:db8::2]:80", unix.EHOSTUNREACH, FailedHostUnreachable},
 	{"host unreachable by a route", "blocking", 1, "192.0.2.11:80", unix.EHOSTUNREACH, FailedHostUnreachable},
-	{"host unreachable without waiting", "soerror", 1, "192.0.2.2:80", unix.EHOSTUNREACH, FailedHostUnreachable},
+	{"host unreachable without waiting", "soerror", 3, "192.0.2.2:80", unix.EHOSTUNREACH, FailedHostUnreachable},
 	{"prohibited by a route", "blocking", 1, "192.0.2.12:80", unix.EHOSTUNREACH, FailedHostUnreachable},
 	{"prohibited by a firewall", "blocking", 1, "192.0.2.6:80", unix.EHOSTUNREACH, FailedHostUnreachable},
 	{"no such neighbour", "blocking", 1, "10.77.1.77:80", unix.EHOSTUNREACH, FailedHostUnreachable},

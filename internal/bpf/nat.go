@@ -71,7 +71,8 @@ func (t *Tracer) AddTranslation(source, destination, actual netip.AddrPort) erro
 		return nil
 	}
 	flow := tcpFlow{Source: endpoint(source), Destination: endpoint(destination)}
-	if err := t.tcp.objs.Translations.Update(&flow, endpoint(actual), ebpf.UpdateAny); err != nil {
+	to := tcpTranslation{NotedNs: uint64(Now()), Actual: endpoint(actual)}
+	if err := t.tcp.objs.Translations.Update(&flow, &to, ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("add the translation of %s: %w", destination, err)
 	}
 	return t.tcp.objs.HasTranslation.Set(uint32(1))

@@ -123,10 +123,23 @@ const (
 	tcpTcpStatTCP_STAT_MAX              tcpTcpStat = 5
 )
 
+type tcpTranslation struct {
+	_       structs.HostLayout
+	NotedNs uint64
+	Actual  tcpEndpoint
+	Pad     [6]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	tcpMapCiliumBackends4   = "cilium_backends4"
+	tcpMapCiliumBackends6   = "cilium_backends6"
+	tcpMapCiliumFlows4      = "cilium_flows4"
+	tcpMapCiliumFlows6      = "cilium_flows6"
+	tcpMapCiliumSockets4    = "cilium_sockets4"
+	tcpMapCiliumSockets6    = "cilium_sockets6"
 	tcpMapConns             = "conns"
 	tcpMapEdges             = "edges"
 	tcpMapEdgesOverflow     = "edges_overflow"
@@ -145,6 +158,7 @@ const (
 	tcpProgOnSendReset      = "on_send_reset"
 	tcpProgOnTcpDestroy     = "on_tcp_destroy"
 	tcpProgOnTcpState       = "on_tcp_state"
+	tcpVarHasCilium         = "has_cilium"
 	tcpVarHasTranslations   = "has_translations"
 	tcpVarLiveRttsN         = "live_rtts_n"
 	tcpVarMptcpListenersN   = "mptcp_listeners_n"
@@ -210,6 +224,12 @@ type tcpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpMapSpecs struct {
+	CiliumBackends4   *ebpf.MapSpec `ebpf:"cilium_backends4"`
+	CiliumBackends6   *ebpf.MapSpec `ebpf:"cilium_backends6"`
+	CiliumFlows4      *ebpf.MapSpec `ebpf:"cilium_flows4"`
+	CiliumFlows6      *ebpf.MapSpec `ebpf:"cilium_flows6"`
+	CiliumSockets4    *ebpf.MapSpec `ebpf:"cilium_sockets4"`
+	CiliumSockets6    *ebpf.MapSpec `ebpf:"cilium_sockets6"`
 	Conns             *ebpf.MapSpec `ebpf:"conns"`
 	Edges             *ebpf.MapSpec `ebpf:"edges"`
 	EdgesOverflow     *ebpf.MapSpec `ebpf:"edges_overflow"`
@@ -226,6 +246,7 @@ type tcpMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpVariableSpecs struct {
+	HasCilium       *ebpf.VariableSpec `ebpf:"has_cilium"`
 	HasTranslations *ebpf.VariableSpec `ebpf:"has_translations"`
 	LiveRttsN       *ebpf.VariableSpec `ebpf:"live_rtts_n"`
 	MptcpListenersN *ebpf.VariableSpec `ebpf:"mptcp_listeners_n"`
@@ -255,6 +276,12 @@ func (o *tcpObjects) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpMaps struct {
+	CiliumBackends4   *ebpf.Map `ebpf:"cilium_backends4"`
+	CiliumBackends6   *ebpf.Map `ebpf:"cilium_backends6"`
+	CiliumFlows4      *ebpf.Map `ebpf:"cilium_flows4"`
+	CiliumFlows6      *ebpf.Map `ebpf:"cilium_flows6"`
+	CiliumSockets4    *ebpf.Map `ebpf:"cilium_sockets4"`
+	CiliumSockets6    *ebpf.Map `ebpf:"cilium_sockets6"`
 	Conns             *ebpf.Map `ebpf:"conns"`
 	Edges             *ebpf.Map `ebpf:"edges"`
 	EdgesOverflow     *ebpf.Map `ebpf:"edges_overflow"`
@@ -269,6 +296,12 @@ type tcpMaps struct {
 
 func (m *tcpMaps) Close() error {
 	return _TcpClose(
+		m.CiliumBackends4,
+		m.CiliumBackends6,
+		m.CiliumFlows4,
+		m.CiliumFlows6,
+		m.CiliumSockets4,
+		m.CiliumSockets6,
 		m.Conns,
 		m.Edges,
 		m.EdgesOverflow,
@@ -286,6 +319,7 @@ func (m *tcpMaps) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpVariables struct {
+	HasCilium       *ebpf.Variable `ebpf:"has_cilium"`
 	HasTranslations *ebpf.Variable `ebpf:"has_translations"`
 	LiveRttsN       *ebpf.Variable `ebpf:"live_rtts_n"`
 	MptcpListenersN *ebpf.Variable `ebpf:"mptcp_listeners_n"`

@@ -103,6 +103,7 @@ struct sock {
 	socket_lock_t sk_lock;
 	atomic_t sk_drops;
 	int sk_err;
+	int sk_err_soft; /* such as of an ICMP message that came while the socket was in use */
 	struct socket *sk_socket; /* NULL when no file has the socket */
 	__u32 sk_ack_backlog;     /* 32 bits wide since Linux 5.4 */
 	__u32 sk_max_ack_backlog; /* likewise */
@@ -222,7 +223,9 @@ enum {
 /* include/uapi/linux/netfilter/nf_conntrack_common.h */
 enum {
 	IP_CT_NEW = 2,
+	IP_CT_ESTABLISHED_REPLY = 3,
 	IP_CT_INFO_MASK = 7,
+	IPS_ASSURED = 1 << 2,
 	IPS_DST_NAT = 1 << 5,
 };
 

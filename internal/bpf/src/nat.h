@@ -24,13 +24,20 @@ struct flow {
 	struct endpoint destination;
 };
 
+// translation is where a flow goes.
+struct translation {
+	__u64 noted_ns; // CLOCK_MONOTONIC
+	struct endpoint actual;
+	__u8 pad[6];
+};
+
 // translations: inserted by note_translation, and by user space for what was there before; deleted when the connection is
-// established. It keeps the latest: a flow that finds it full takes the place of one that never came about.
+// established. A flow that finds it full takes the place of one that was not used for long.
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 65536);
 	__type(key, struct flow);
-	__type(value, struct endpoint);
+	__type(value, struct translation);
 } translations SEC(".maps");
 
 // set by user space when translations are noted
@@ -45,14 +52,17 @@ static __always_inline void fill_endpoint(struct endpoint *e, const union nf_ine
 	e->port = bpf_ntohs(port);
 }
 
-static __always_inline void note_translation(struct nf_conn *ct)
+static __always_inline bool is_same_addr(const union nf_inet_addr *a, const union nf_inet_addr *b)
+{
+	return a->all[0] == b->all[0] && a->all[1] == b->all[1] && a->all[2] == b->all[2] && a->all[3] == b->all[3];
+}
+
+static __always_inline void note_translation(struct nf_conn *ct, bool is_answer)
 {
 	struct nf_conntrack_tuple asked = {}, answers = {};
-	struct endpoint actual = {};
+	struct translation to = {};
 	struct flow flow = {};
 
-	if (!(BPF_CORE_READ(ct, status) & IPS_DST_NAT))
-		return;
 	if (BPF_CORE_READ(ct, tuplehash[0].tuple.dst.protonum) != IPPROTO_TCP)
 		return;
 	asked.src.l3num = BPF_CORE_READ(ct, tuplehash[0].tuple.src.l3num);
@@ -63,14 +73,36 @@ static __always_inline void note_translation(struct nf_conn *ct)
 	BPF_CORE_READ_INTO(&answers.src.u3, ct, tuplehash[1].tuple.src.u3);
 	BPF_CORE_READ_INTO(&answers.src.u.all, ct, tuplehash[1].tuple.src.u.all);
 
+	// A host that takes what has arrived to another port of its own is still the peer that was dialled, and from another
+	// host nobody could tell.
+	if (is_answer && is_same_addr(&asked.dst.u3, &answers.src.u3))
+		return;
 	fill_endpoint(&flow.source, &asked.src.u3, asked.src.l3num, asked.src.u.all);
 	fill_endpoint(&flow.destination, &asked.dst.u3, asked.src.l3num, asked.dst.u.all);
-	fill_endpoint(&actual, &answers.src.u3, asked.src.l3num, answers.src.u.all);
-	bpf_map_update_elem(&translations, &flow, &actual, BPF_ANY);
+	fill_endpoint(&to.actual, &answers.src.u3, asked.src.l3num, answers.src.u.all);
+	to.noted_ns = bpf_ktime_get_ns();
+	bpf_map_update_elem(&translations, &flow, &to, BPF_ANY);
 }
 
-// translate puts into actual where the flow goes and returns true, or returns false if that is where it was sent.
-static __always_inline bool translate(struct endpoint *actual, struct flow *flow)
+// see_packet looks at a packet that leaves over a device. The first one of a flow passes here on its way to the real peer;
+// if that is this host itself, only its answer does.
+static __always_inline void see_packet(unsigned long nfct)
+{
+	unsigned long info = nfct & IP_CT_INFO_MASK;
+	struct nf_conn *ct = (struct nf_conn *)(nfct & ~(unsigned long)IP_CT_INFO_MASK);
+	unsigned long status;
+
+	if ((info != IP_CT_NEW && info != IP_CT_ESTABLISHED_REPLY) || !ct)
+		return;
+	status = BPF_CORE_READ(ct, status);
+	// Once the handshake is done the flow is assured.
+	if ((status & (IPS_DST_NAT | IPS_ASSURED)) == IPS_DST_NAT)
+		note_translation(ct, info != IP_CT_NEW);
+}
+
+// translate puts into actual where a flow that began at began_ns goes and returns true, or returns false if that is where
+// it was sent.
+static __always_inline bool translate(struct endpoint *actual, struct flow *flow, __u64 began_ns)
 {
 	bool found = false;
 
@@ -78,13 +110,13 @@ static __always_inline bool translate(struct endpoint *actual, struct flow *flow
 		return false;
 	// One on the host may follow one in the container's own namespace.
 	for (int i = 0; i < 2; i++) {
-		struct endpoint *to = bpf_map_lookup_elem(&translations, flow);
+		struct translation *to = bpf_map_lookup_elem(&translations, flow);
 
-		if (!to)
+		// An older one was that of another connection with the same ports.
+		if (!to || to->noted_ns < began_ns)
 			break;
-		*actual = *to;
+		*actual = to->actual;
 		found = true;
-		// Its ports may be used again without a translation.
 		bpf_map_delete_elem(&translations, flow);
 		flow->destination = *actual;
 	}

@@ -12,6 +12,7 @@
 #include "kernel.h"
 #include "owner.h"
 #include "edges.h"
+#include "cilium.h"
 #include "nat.h"
 
 #include <bpf/bpf_core_read.h>
@@ -216,13 +217,13 @@ static __always_inline void resolve_actual(struct conn *c, struct sock *sk)
 	struct endpoint actual = {};
 	struct flow flow = {};
 
-	if (c->key.kind != EDGE_OUTBOUND || !has_translations)
+	if (c->key.kind != EDGE_OUTBOUND || find_backend(&c->key, sk) || !has_translations)
 		return;
 	local_addr(flow.source.addr, sk);
 	flow.source.port = sk->__sk_common.skc_num;
 	__builtin_memcpy(flow.destination.addr, c->key.addr, sizeof(c->key.addr));
 	flow.destination.port = c->key.port;
-	if (!translate(&actual, &flow))
+	if (!translate(&actual, &flow, c->began_ns))
 		return;
 	__builtin_memcpy(c->key.actual, actual.addr, sizeof(actual.addr));
 	c->key.actual_port = actual.port;
@@ -258,7 +259,9 @@ static __always_inline void fail(struct conn *c, enum failure why)
 
 static __always_inline enum failure failure_of(struct sock *sk, struct tcp_sock *tp)
 {
-	switch (sk->sk_err) {
+	int err = sk->sk_err;
+
+	switch (err ? err : sk->sk_err_soft) {
 	case 0:
 		// connect() undoes its own change of state when no packet could be made: no free source port, no memory.
 		return tp->segs_out ? FAILURE_ABORTED : FAILURE_OTHER;
@@ -294,6 +297,7 @@ static __always_inline void begin_connect(struct sock *sk)
 	}
 	// A socket may connect again after it failed or was disconnected: its storage is still there.
 	name_edge(&c->key, &owner, sk, EDGE_OUTBOUND);
+	name_service(&c->key, sk);
 	read_totals(&c->folded, sk, tp, true);
 	c->began_ns = bpf_ktime_get_ns();
 	c->phase = CONN_CONNECTING;
@@ -580,10 +584,7 @@ int BPF_PROG(on_tcp_destroy, struct sock *sk)
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(on_net_dev_queue, struct sk_buff *skb)
 {
-	unsigned long nfct = skb->_nfct;
-
-	if ((nfct & IP_CT_INFO_MASK) == IP_CT_NEW && nfct > IP_CT_INFO_MASK)
-		note_translation((struct nf_conn *)(nfct & ~(unsigned long)IP_CT_INFO_MASK));
+	see_packet(skb->_nfct);
 	return 0;
 }
 
@@ -693,6 +694,8 @@ static __always_inline void adopt_connection(struct sock *sk, struct tcp_sock *t
 	if (c->phase != CONN_NONE)
 		return; // known, or had by several tasks
 	name_edge(&c->key, owner, sk, accepted ? EDGE_INBOUND : EDGE_OUTBOUND);
+	if (!accepted)
+		name_service(&c->key, sk);
 	read_totals(&c->folded, sk, tp, false);
 	c->began_ns = 0;
 	count(TCP_STAT_ADOPTED);
