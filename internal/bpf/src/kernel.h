@@ -98,8 +98,16 @@ typedef struct {
 	int owned;        /* by a task */
 } socket_lock_t;
 
+struct sk_buff;
+
+struct sk_buff_head {
+	struct sk_buff *prev; /* the last one */
+	__u32 qlen;
+};
+
 struct sock {
 	struct sock_common __sk_common;
+	struct sk_buff_head sk_error_queue;
 	socket_lock_t sk_lock;
 	atomic_t sk_drops;
 	int sk_err;
@@ -171,7 +179,18 @@ struct nf_conn {
 };
 
 struct sk_buff {
+	char cb[48];
 	unsigned long _nfct; /* struct nf_conn *, with enum ip_conntrack_info in the low three bits */
+};
+
+struct sock_extended_err {
+	__u32 ee_errno;
+	__u8 ee_origin;
+};
+
+/* What cb is while the packet waits in an error queue. */
+struct sock_exterr_skb {
+	struct sock_extended_err ee;
 };
 
 struct seq_file;
@@ -218,6 +237,12 @@ enum {
 	SOCK_DONE = 1,          /* enum sock_flags: the peer's FIN has come */
 	SHUTDOWN_MASK = 3,      /* both ways */
 	SOCK_BINDPORT_LOCK = 8, /* the port is the application's choice */
+};
+
+/* include/uapi/linux/errqueue.h */
+enum {
+	SO_EE_ORIGIN_ICMP = 2,
+	SO_EE_ORIGIN_ICMP6 = 3,
 };
 
 /* include/uapi/linux/netfilter/nf_conntrack_common.h */

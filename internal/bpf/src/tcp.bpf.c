@@ -257,11 +257,34 @@ static __always_inline void fail(struct conn *c, enum failure why)
 	touch(&e->touched_ns);
 }
 
+// icmp_error gives the error of the last ICMP message that waits to be read, 0 for none. One that comes while connect() is
+// at work, as between namespaces of one host, does not end the attempt; asked for SO_ERROR the kernel tells of it once and
+// clears sk_err_soft.
+static __always_inline int icmp_error(struct sock *sk)
+{
+	struct sock_exterr_skb *err;
+	struct sk_buff *skb;
+	__u8 origin;
+
+	if (!sk->sk_error_queue.qlen)
+		return 0;
+	skb = sk->sk_error_queue.prev;
+	err = (struct sock_exterr_skb *)__builtin_preserve_access_index(&skb->cb[0]);
+	origin = BPF_CORE_READ(err, ee.ee_origin);
+	if (origin != SO_EE_ORIGIN_ICMP && origin != SO_EE_ORIGIN_ICMP6)
+		return 0;
+	return BPF_CORE_READ(err, ee.ee_errno);
+}
+
 static __always_inline enum failure failure_of(struct sock *sk, struct tcp_sock *tp)
 {
 	int err = sk->sk_err;
 
-	switch (err ? err : sk->sk_err_soft) {
+	if (!err)
+		err = sk->sk_err_soft;
+	if (!err)
+		err = icmp_error(sk);
+	switch (err) {
 	case 0:
 		// connect() undoes its own change of state when no packet could be made: no free source port, no memory.
 		return tp->segs_out ? FAILURE_ABORTED : FAILURE_OTHER;
