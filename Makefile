@@ -141,7 +141,7 @@ fi
 endef
 
 test-packages:
-	@$(call install,dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static iptables=iptables ip=iproute2 prometheus=prometheus promtool=prometheus,tests that use them skip)
+	@$(call install,dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static iptables=iptables nft=nftables ip=iproute2 prometheus=prometheus promtool=prometheus,tests that use them skip)
 
 generate-packages:
 	@$(call install,clang-19=clang-19 llvm-strip-19=llvm-19 /usr/include/bpf/bpf_helpers.h=libbpf-dev,the kernel programs cannot be compiled)

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/netns"
 )
 
@@ -25,11 +26,23 @@ const (
 
 // adopt takes in the connections that were there before the kernel programs, with their real peers.
 func (inv *Inventory) adopt(ctx context.Context) {
-	err := inv.readTranslations(ctx)
-	inv.features = append(inv.features, Feature{Name: FeatureConntrack, Err: err})
+	if inv.tracksConnections() {
+		err := inv.readTranslations(ctx)
+		inv.features = append(inv.features, Feature{Name: FeatureConntrack, Err: err})
+	}
 	if err := inv.kernel.Adopt(); err != nil {
 		inv.log.Warn("connections older than the collector are not counted", zap.Error(err))
 	}
+}
+
+// tracksConnections tells whether the kernel has connection tracking: asking for it would make it load modules.
+func (inv *Inventory) tracksConnections() bool {
+	for _, f := range inv.kernel.Features() {
+		if f.Name == bpf.FeatureNetworkNAT {
+			return f.Err == nil
+		}
+	}
+	return false
 }
 
 // readTranslations tells the kernel programs of the translated connections in the host's network namespace and in those

@@ -7,6 +7,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -52,7 +53,27 @@ func setUp() error {
 	if err := os.WriteFile("/sys/fs/cgroup/cgroup.subtree_control", []byte("+cpu +memory +io +pids"), 0); err != nil {
 		return err
 	}
-	return bringUp("lo")
+	return errors.Join(bringUp("lo"), loadModules())
+}
+
+// loadModules loads those of /modules in the order of their names.
+func loadModules() error {
+	modules, err := filepath.Glob("/modules/*.ko")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, m := range modules {
+		f, err := os.Open(m)
+		if err == nil {
+			err = unix.FinitModule(int(f.Fd()), "", 0)
+			_ = f.Close()
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("load %s: %w", m, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func bringUp(link string) error {
