@@ -26,10 +26,11 @@ const testImage = "e2e/load:1"
 type docker struct {
 	dir    string
 	socket string
+	daemon *process
 }
 
 // startDocker starts dockerd in the network namespace and waits until it answers.
-func startDocker(ctx context.Context, t *testing.T, ns netns) *docker {
+func startDocker(ctx context.Context, t *testing.T, ns netns, options ...string) *docker {
 	t.Helper()
 	dir := t.TempDir()
 	d := &docker{dir: dir, socket: filepath.Join(dir, "docker.sock")}
@@ -43,17 +44,17 @@ func startDocker(ctx context.Context, t *testing.T, ns netns) *docker {
 		t.Cleanup(func() { _ = os.Remove(key) })
 	}
 	t.Cleanup(func() { d.sweep(t) })
-	command := ns.inside("dockerd", "--config-file", config,
+	command := append(ns.inside("dockerd", "--config-file", config,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "-H", "unix://"+d.socket, "--bip", "198.18.0.1/24",
-		"--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs")
+		"--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"), options...)
 	cmd := exec.Command(command[0], command[1:]...)
 	// Its mounts vanish with it and its containers, whatever becomes of us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-	daemon := start(t, "dockerd", cmd)
+	d.daemon = start(t, "dockerd", cmd)
 	t.Cleanup(func() { d.removeContainers(t) })
 	eventually(ctx, t, 30*time.Second, "dockerd answers", func() error {
-		if err := daemon.running(); err != nil {
+		if err := d.daemon.running(); err != nil {
 			t.Fatal(err)
 		}
 		_, err := output(d.command(ctx, "version"))

@@ -103,8 +103,21 @@ func hostFile(t *testing.T, name string) string {
 // pointLabels are the attributes that the contract gives to the datapoints of a metric.
 func pointLabels(metric string) []string {
 	switch {
+	case metric == "container_net_latency_seconds":
+		return []string{"destination_ip"}
 	case metric == "container_net_tcp_failed_connects_total":
 		return []string{"destination"}
+	case metric == "container_net_tcp_connect_errors_total":
+		return []string{"destination", "error_type"}
+	case metric == "container_net_tcp_resets_total":
+		return []string{"direction"}
+	case metric == "container_net_tcp_listen_info":
+		return []string{"listen_addr", "proxy"}
+	case strings.HasPrefix(metric, "container_net_tcp_inbound_"), metric == "container_net_tcp_listen_overflows_total",
+		strings.HasPrefix(metric, "container_net_tcp_accept_queue"):
+		return []string{"listen_addr"}
+	case metric == "container_net_tcp_rtt_seconds_bucket":
+		return []string{"actual_destination", "destination", "le"}
 	case strings.HasPrefix(metric, "container_net_tcp_"):
 		return []string{"actual_destination", "destination"}
 	case strings.HasSuffix(metric, "_pressure_waiting_seconds_total"):
@@ -123,6 +136,9 @@ func (i identity) checkLabels(c container, all []series) error {
 	for _, s := range all {
 		want := slices.Sorted(maps.Keys(i.labels(c)))
 		want = append(want, pointLabels(s.labels["__name__"])...)
+		if s.labels["proxy"] == "" {
+			want = slices.DeleteFunc(want, func(l string) bool { return l == "proxy" })
+		}
 		want = append(want, "__name__", "instance", "job")
 		slices.Sort(want)
 		if got := slices.Sorted(maps.Keys(s.labels)); !slices.Equal(got, want) {
