@@ -103,6 +103,8 @@ type LiveRTT struct {
 type Pass struct {
 	Edge     func(*Edge)
 	Listener func(*Listener)
+	// Quick leaves the totals of open connections as the Read before it did: what is closed is right.
+	Quick bool
 	// LiveRTT makes this pass one that samples the round-trip times of open connections, into Edge.RTT and one by one:
 	// of more than 65,536 connections any 65,536.
 	LiveRTT func(*LiveRTT)
@@ -123,7 +125,7 @@ func (t *Tracer) EachEdge(fn func(*Edge)) error { return t.Read(Pass{Edge: fn}) 
 func (t *tcpTracer) read(p Pass) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.foldLive(p.LiveRTT); err != nil {
+	if err := t.foldLive(p); err != nil {
 		return err
 	}
 	if p.Edge != nil {
@@ -137,9 +139,9 @@ func (t *tcpTracer) read(p Pass) error {
 	return nil
 }
 
-func (t *tcpTracer) foldLive(fn func(*LiveRTT)) error {
+func (t *tcpTracer) foldLive(p Pass) error {
 	var sampling uint32
-	if fn != nil {
+	if p.LiveRTT != nil {
 		sampling = 1
 	}
 	err := errors.Join(
@@ -147,11 +149,11 @@ func (t *tcpTracer) foldLive(fn func(*LiveRTT)) error {
 		t.objs.LiveRTTsN.Set(uint32(0)),
 		t.objs.Sampling.Set(sampling),
 	)
-	if err == nil && t.fold != nil {
+	if err == nil && t.fold != nil && !p.Quick {
 		err = runIter(t.fold)
 	}
-	if err == nil && fn != nil {
-		err = t.eachLiveRTT(fn)
+	if err == nil && p.LiveRTT != nil {
+		err = t.eachLiveRTT(p.LiveRTT)
 	}
 	if err != nil {
 		return fmt.Errorf("fold open connections: %w", err)
@@ -314,8 +316,14 @@ func (t *Tracer) Adopt() error {
 	if t.tcp == nil || t.tcp.adopt == nil {
 		return nil
 	}
-	if err := runIter(t.tcp.adopt); err != nil {
-		return fmt.Errorf("adopt open connections: %w", err)
+	for pass := range uint32(2) { // those that listen, then the others
+		err := t.tcp.objs.Connections.Set(pass)
+		if err == nil {
+			err = runIter(t.tcp.adopt)
+		}
+		if err != nil {
+			return fmt.Errorf("adopt open connections: %w", err)
+		}
 	}
 	return nil
 }

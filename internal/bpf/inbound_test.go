@@ -178,11 +178,14 @@ func TestInboundIsCountedUnderLoad(t *testing.T) {
 	server, client := h.makeCgroup(t, "server"), h.makeCgroup(t, "client")
 	srv, cli := startChild(t, server), startChild(t, client)
 	at := srv.serve("serve", 1024, "127.0.0.1:0")
-	cli.do("connect 3000 %s", at)
+	var made, failed uint64
+	if _, err := fmtSscan(cli.do("connect 3000 %s", at), &made, &failed); err != nil || made < 2900 {
+		t.Fatalf("connected %d: %v", made, err) // on a busy machine one may take longer than its time
+	}
 	eventually(t, "all closed", func() bool { return inboundOf(t, tr, server)[at].Active == 0 })
 	in, out := inboundOf(t, tr, server)[at], edgesOf(t, tr, client)[at]
-	if in.Connects != 3000 || out.Connects != 3000 {
-		t.Errorf("accepted %d, connected %d, want 3000", in.Connects, out.Connects)
+	if in.Connects < made || out.Connects != made || out.FailedTotal() != failed {
+		t.Errorf("accepted %d, connected %d, failed %d, want %d, %d, %d", in.Connects, out.Connects, out.FailedTotal(), made, made, failed)
 	}
 }
 

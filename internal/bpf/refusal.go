@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"runtime"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -29,9 +30,14 @@ type refusal struct {
 func (r *refusal) Error() string { return r.text }
 func (r *refusal) Unwrap() error { return r.kind }
 
-// minKernel is what our objects need: atomic compare-and-exchange in programs. Socket storage in tracing programs came
-// with 5.11.
-const minMajor, minMinor = 5, 12
+// minKernel is what our objects need: atomic compare-and-exchange in programs, which not every architecture
+// had at once. Socket storage in tracing programs came with 5.11.
+func minKernel() (major, minor int) {
+	if runtime.GOARCH == "arm64" {
+		return 5, 18
+	}
+	return 5, 12
+}
 
 // explain turns what the library says of a refused program into one line that names the fix. The library's own text
 // guesses at RLIMIT_MEMLOCK, which plays no part since Linux 5.11.
@@ -45,7 +51,8 @@ func explain(err error) error {
 	case errors.Is(err, ErrNotSupported), errors.Is(err, ErrNotPermitted):
 		return err
 	case olderThanMin(release):
-		return fmt.Errorf("%w: Linux %s, needs %d.%d or later", ErrNotSupported, release, minMajor, minMinor)
+		major, minor := minKernel()
+		return fmt.Errorf("%w: Linux %s, needs %d.%d or later", ErrNotSupported, release, major, minor)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES) && !errors.As(err, &verifier):
 		return fmt.Errorf("%w: needs root, or CAP_BPF and CAP_PERFMON", ErrNotPermitted)
 	case noKernelBTF():
@@ -71,6 +78,7 @@ func olderThanMin(release string) bool {
 	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n != 2 {
 		return false
 	}
+	minMajor, minMinor := minKernel()
 	return major < minMajor || major == minMajor && minor < minMinor
 }
 

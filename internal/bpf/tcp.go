@@ -23,6 +23,7 @@ type tcpTracer struct {
 		LiveRTTsN      *ebpf.Variable `ebpf:"live_rtts_n"`
 		Sampling       *ebpf.Variable `ebpf:"sampling"`
 		PassNS         *ebpf.Variable `ebpf:"pass_ns"`
+		Connections    *ebpf.Variable `ebpf:"adopting_connections"`
 		tcpMaps
 	}
 	rtts *ebpf.Memory // of LiveRtts
@@ -31,6 +32,8 @@ type tcpTracer struct {
 	links    []link.Link
 	fold     *link.Iter // nil without FeatureNetworkLive
 	adopt    *link.Iter // nil without FeatureNetworkAdopt
+
+	errCilium error // why Cilium's maps are not read
 
 	mu        sync.Mutex // guards what follows, and passes of fold
 	keys      []tcpEdgeKey
@@ -69,7 +72,7 @@ func openTCP(o Options) (*tcpTracer, error) {
 		values:    make([]tcpEdge, batchSize),
 		listeners: make([]tcpListener, batchSize),
 	}
-	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
+	if err := t.loadFirst(o.BPFFSRoot); err != nil {
 		return nil, err
 	}
 	if t.rtts, err = t.objs.LiveRtts.Memory(); err != nil {
@@ -98,6 +101,13 @@ func (t *tcpTracer) load(extra []*btf.Spec, names ...string) ([]*ebpf.Program, e
 		Programs: ebpf.ProgramOptions{ExtraRelocationTargets: extra},
 		MapReplacements: map[string]*ebpf.Map{
 			".bss":                  t.objs.BSS,
+			tcpMapCiliumBackends4:   t.objs.CiliumBackends4,
+			tcpMapCiliumBackends6:   t.objs.CiliumBackends6,
+			tcpMapCiliumFlows4:      t.objs.CiliumFlows4,
+			tcpMapCiliumFlows6:      t.objs.CiliumFlows6,
+			tcpMapCiliumSockets4:    t.objs.CiliumSockets4,
+			tcpMapCiliumSockets6:    t.objs.CiliumSockets6,
+			tcpMapAdoptedPorts:      t.objs.AdoptedPorts,
 			tcpMapConns:             t.objs.Conns,
 			tcpMapEdges:             t.objs.Edges,
 			tcpMapEdgesOverflow:     t.objs.EdgesOverflow,
@@ -162,16 +172,18 @@ func (t *tcpTracer) openRefusals(cgroupRoot string) error {
 	if err != nil {
 		return err
 	}
-	if err := t.attach(progs[0]); err != nil {
+	links, err := attach(progs[0])
+	if err != nil {
 		return err
 	}
 	for i, hook := range []ebpf.AttachType{ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupInet6Connect} {
 		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroupRoot, Attach: hook, Program: progs[i+1]})
 		if err != nil {
-			return fmt.Errorf("attach to %s: %w", cgroupRoot, err)
+			return errors.Join(fmt.Errorf("attach to %s: %w", cgroupRoot, err), closeLinks(links))
 		}
-		t.links = append(t.links, l)
+		links = append(links, l)
 	}
+	t.links = append(t.links, links...)
 	return nil
 }
 

@@ -23,8 +23,9 @@ type tcpConn struct {
 		Received    uint64
 		Retransmits uint64
 	}
-	Phase uint32
-	Pad   uint32
+	Listener uint64
+	Phase    uint32
+	Tgid     uint32
 }
 
 type tcpEdge struct {
@@ -134,38 +135,40 @@ type tcpTranslation struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tcpMapCiliumBackends4   = "cilium_backends4"
-	tcpMapCiliumBackends6   = "cilium_backends6"
-	tcpMapCiliumFlows4      = "cilium_flows4"
-	tcpMapCiliumFlows6      = "cilium_flows6"
-	tcpMapCiliumSockets4    = "cilium_sockets4"
-	tcpMapCiliumSockets6    = "cilium_sockets6"
-	tcpMapConns             = "conns"
-	tcpMapEdges             = "edges"
-	tcpMapEdgesOverflow     = "edges_overflow"
-	tcpMapListened          = "listened"
-	tcpMapListeners         = "listeners"
-	tcpMapListenersOverflow = "listeners_overflow"
-	tcpMapLiveRtts          = "live_rtts"
-	tcpMapMptcpListeners    = "mptcp_listeners"
-	tcpMapTcpStats          = "tcp_stats"
-	tcpMapTranslations      = "translations"
-	tcpProgAdopt            = "adopt"
-	tcpProgFoldLive         = "fold_live"
-	tcpProgOnConnect4       = "on_connect4"
-	tcpProgOnConnect6       = "on_connect6"
-	tcpProgOnNetDevQueue    = "on_net_dev_queue"
-	tcpProgOnSendReset      = "on_send_reset"
-	tcpProgOnTcpDestroy     = "on_tcp_destroy"
-	tcpProgOnTcpState       = "on_tcp_state"
-	tcpVarHasCilium         = "has_cilium"
-	tcpVarHasTranslations   = "has_translations"
-	tcpVarLiveRttsN         = "live_rtts_n"
-	tcpVarMptcpListenersN   = "mptcp_listeners_n"
-	tcpVarPassNs            = "pass_ns"
-	tcpVarRttBoundsUs       = "rtt_bounds_us"
-	tcpVarSampling          = "sampling"
-	tcpVarV1Subsys          = "v1_subsys"
+	tcpMapAdoptedPorts        = "adopted_ports"
+	tcpMapCiliumBackends4     = "cilium_backends4"
+	tcpMapCiliumBackends6     = "cilium_backends6"
+	tcpMapCiliumFlows4        = "cilium_flows4"
+	tcpMapCiliumFlows6        = "cilium_flows6"
+	tcpMapCiliumSockets4      = "cilium_sockets4"
+	tcpMapCiliumSockets6      = "cilium_sockets6"
+	tcpMapConns               = "conns"
+	tcpMapEdges               = "edges"
+	tcpMapEdgesOverflow       = "edges_overflow"
+	tcpMapListened            = "listened"
+	tcpMapListeners           = "listeners"
+	tcpMapListenersOverflow   = "listeners_overflow"
+	tcpMapLiveRtts            = "live_rtts"
+	tcpMapMptcpListeners      = "mptcp_listeners"
+	tcpMapTcpStats            = "tcp_stats"
+	tcpMapTranslations        = "translations"
+	tcpProgAdopt              = "adopt"
+	tcpProgFoldLive           = "fold_live"
+	tcpProgOnConnect4         = "on_connect4"
+	tcpProgOnConnect6         = "on_connect6"
+	tcpProgOnNetDevQueue      = "on_net_dev_queue"
+	tcpProgOnSendReset        = "on_send_reset"
+	tcpProgOnTcpDestroy       = "on_tcp_destroy"
+	tcpProgOnTcpState         = "on_tcp_state"
+	tcpVarAdoptingConnections = "adopting_connections"
+	tcpVarHasCilium           = "has_cilium"
+	tcpVarHasTranslations     = "has_translations"
+	tcpVarLiveRttsN           = "live_rtts_n"
+	tcpVarMptcpListenersN     = "mptcp_listeners_n"
+	tcpVarPassNs              = "pass_ns"
+	tcpVarRttBoundsUs         = "rtt_bounds_us"
+	tcpVarSampling            = "sampling"
+	tcpVarV1Subsys            = "v1_subsys"
 )
 
 // loadTcp returns the embedded CollectionSpec for tcp.
@@ -224,6 +227,7 @@ type tcpProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpMapSpecs struct {
+	AdoptedPorts      *ebpf.MapSpec `ebpf:"adopted_ports"`
 	CiliumBackends4   *ebpf.MapSpec `ebpf:"cilium_backends4"`
 	CiliumBackends6   *ebpf.MapSpec `ebpf:"cilium_backends6"`
 	CiliumFlows4      *ebpf.MapSpec `ebpf:"cilium_flows4"`
@@ -246,14 +250,15 @@ type tcpMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpVariableSpecs struct {
-	HasCilium       *ebpf.VariableSpec `ebpf:"has_cilium"`
-	HasTranslations *ebpf.VariableSpec `ebpf:"has_translations"`
-	LiveRttsN       *ebpf.VariableSpec `ebpf:"live_rtts_n"`
-	MptcpListenersN *ebpf.VariableSpec `ebpf:"mptcp_listeners_n"`
-	PassNs          *ebpf.VariableSpec `ebpf:"pass_ns"`
-	RttBoundsUs     *ebpf.VariableSpec `ebpf:"rtt_bounds_us"`
-	Sampling        *ebpf.VariableSpec `ebpf:"sampling"`
-	V1Subsys        *ebpf.VariableSpec `ebpf:"v1_subsys"`
+	AdoptingConnections *ebpf.VariableSpec `ebpf:"adopting_connections"`
+	HasCilium           *ebpf.VariableSpec `ebpf:"has_cilium"`
+	HasTranslations     *ebpf.VariableSpec `ebpf:"has_translations"`
+	LiveRttsN           *ebpf.VariableSpec `ebpf:"live_rtts_n"`
+	MptcpListenersN     *ebpf.VariableSpec `ebpf:"mptcp_listeners_n"`
+	PassNs              *ebpf.VariableSpec `ebpf:"pass_ns"`
+	RttBoundsUs         *ebpf.VariableSpec `ebpf:"rtt_bounds_us"`
+	Sampling            *ebpf.VariableSpec `ebpf:"sampling"`
+	V1Subsys            *ebpf.VariableSpec `ebpf:"v1_subsys"`
 }
 
 // tcpObjects contains all objects after they have been loaded into the kernel.
@@ -276,6 +281,7 @@ func (o *tcpObjects) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpMaps struct {
+	AdoptedPorts      *ebpf.Map `ebpf:"adopted_ports"`
 	CiliumBackends4   *ebpf.Map `ebpf:"cilium_backends4"`
 	CiliumBackends6   *ebpf.Map `ebpf:"cilium_backends6"`
 	CiliumFlows4      *ebpf.Map `ebpf:"cilium_flows4"`
@@ -296,6 +302,7 @@ type tcpMaps struct {
 
 func (m *tcpMaps) Close() error {
 	return _TcpClose(
+		m.AdoptedPorts,
 		m.CiliumBackends4,
 		m.CiliumBackends6,
 		m.CiliumFlows4,
@@ -319,14 +326,15 @@ func (m *tcpMaps) Close() error {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpVariables struct {
-	HasCilium       *ebpf.Variable `ebpf:"has_cilium"`
-	HasTranslations *ebpf.Variable `ebpf:"has_translations"`
-	LiveRttsN       *ebpf.Variable `ebpf:"live_rtts_n"`
-	MptcpListenersN *ebpf.Variable `ebpf:"mptcp_listeners_n"`
-	PassNs          *ebpf.Variable `ebpf:"pass_ns"`
-	RttBoundsUs     *ebpf.Variable `ebpf:"rtt_bounds_us"`
-	Sampling        *ebpf.Variable `ebpf:"sampling"`
-	V1Subsys        *ebpf.Variable `ebpf:"v1_subsys"`
+	AdoptingConnections *ebpf.Variable `ebpf:"adopting_connections"`
+	HasCilium           *ebpf.Variable `ebpf:"has_cilium"`
+	HasTranslations     *ebpf.Variable `ebpf:"has_translations"`
+	LiveRttsN           *ebpf.Variable `ebpf:"live_rtts_n"`
+	MptcpListenersN     *ebpf.Variable `ebpf:"mptcp_listeners_n"`
+	PassNs              *ebpf.Variable `ebpf:"pass_ns"`
+	RttBoundsUs         *ebpf.Variable `ebpf:"rtt_bounds_us"`
+	Sampling            *ebpf.Variable `ebpf:"sampling"`
+	V1Subsys            *ebpf.Variable `ebpf:"v1_subsys"`
 }
 
 // tcpPrograms contains all programs after they have been loaded into the kernel.

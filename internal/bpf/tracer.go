@@ -32,6 +32,9 @@ const (
 	FeatureNetworkResets = "network_resets"
 	// FeatureNetworkNAT is Edge.Actual. It is off where the kernel has no connection tracking.
 	FeatureNetworkNAT = "network_nat"
+	// FeatureNetworkCilium is Edge.Actual, and Edge.Destination as dialled, behind the services of Cilium. It is listed only
+	// where maps of Cilium are pinned when the Tracer is opened.
+	FeatureNetworkCilium = "network_cilium"
 )
 
 // Options of a Tracer.
@@ -48,6 +51,8 @@ type Options struct {
 	MaxListeners uint32
 	// CgroupRoot is where the unified hierarchy is mounted; "" for nowhere.
 	CgroupRoot string
+	// BPFFSRoot is where the BPF file system is mounted in which Cilium pins its maps; "" means /sys/fs/bpf.
+	BPFFSRoot string
 }
 
 // Tracer holds the loaded programs. Its methods are safe for concurrent use.
@@ -102,6 +107,9 @@ func Open(o Options) *Tracer {
 	t.add(FeatureNetworkRefusals, t.tcp.openRefusals(o.CgroupRoot))
 	t.add(FeatureNetworkResets, t.tcp.openResets())
 	t.add(FeatureNetworkNAT, t.tcp.openNAT())
+	if !errors.Is(t.tcp.errCilium, errNoCilium) {
+		t.add(FeatureNetworkCilium, t.tcp.errCilium)
+	}
 	return t
 }
 

@@ -31,6 +31,7 @@ import (
 type Options struct {
 	CgroupRoot string // where the host's cgroup file systems are mounted
 	ProcRoot   string // where the host's proc file system is mounted; "" means /proc
+	BPFFSRoot  string // where the host's BPF file system is mounted; "" means /sys/fs/bpf
 
 	Include, Exclude []*regexp.Regexp // on the path form; no Include takes all, Exclude wins
 	MinAge           time.Duration    // containers younger than this are not given
@@ -127,7 +128,9 @@ type Inventory struct {
 	edgesMu    sync.Mutex // taken before mu: one pass over the kernel's tables at a time; guards what follows and all traffic
 	table      []bpf.Edge // the kernel's, of the last pass
 	foreign    bool       // it has entries that are in no container's edges
+	sums       sums
 	listening  []bpf.Listener
+	heard      []listening // what the last pass has made of listening
 	listened   bpf.ListenedPorts
 	rtts       []bpf.LiveRTT // of the last pass that asked for them
 	namespaces namespaces
@@ -174,6 +177,7 @@ func Open(ctx context.Context, opts Options) (*Inventory, error) {
 		Network:          opts.Network.Enabled,
 		MaxEdges:         opts.Network.MaxEdges,
 		CgroupRoot:       fs.UnifiedDir(),
+		BPFFSRoot:        opts.BPFFSRoot,
 	})
 	return open(ctx, opts, fs, k, time.Now)
 }
@@ -210,6 +214,7 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		inv.ephemeral = ephemeralPorts(opts)
 	}
 	inv.namespaces = namespaces{procRoot: opts.ProcRoot, host: inv.hostNetNS, byID: map[uint32]*namespace{}, translated: map[uint32]bool{}}
+	inv.sums = newSums()
 	inv.proxies = proxies{procRoot: opts.ProcRoot, known: map[int]*knownProcess{}}
 	if err := inv.walk(ctx); err != nil {
 		if ctx.Err() != nil {

@@ -127,6 +127,7 @@ func (in *instance) options() inventory.Options {
 	return inventory.Options{
 		CgroupRoot:      cgroupRoot,
 		ProcRoot:        filepath.Join(cfg.RootPath, "proc"),
+		BPFFSRoot:       filepath.Join(cfg.RootPath, "sys/fs/bpf"),
 		Include:         patterns(cfg.Containers.Include),
 		Exclude:         patterns(cfg.Containers.Exclude),
 		MinAge:          cfg.Containers.MinAge,

@@ -153,11 +153,16 @@ static __always_inline void *find_or_insert(void *map, const struct edge_key *ke
 {
 	void *e = bpf_map_lookup_elem(map, key);
 
-	if (e)
-		return e;
-	// Another CPU may insert first: then ours is refused and theirs is found.
-	bpf_map_update_elem(map, key, initial, BPF_NOEXIST);
-	return bpf_map_lookup_elem(map, key);
+	// Another CPU may insert first: then ours is refused and theirs is found. Up to Linux 6.6 an interrupt at the wrong moment
+	// is refused as well, as EBUSY.
+	for (int i = 0; !e && i < 3; i++) {
+		long err = bpf_map_update_elem(map, key, initial, BPF_NOEXIST);
+
+		e = bpf_map_lookup_elem(map, key);
+		if (err != -EBUSY)
+			break;
+	}
+	return e;
 }
 
 static __always_inline void become_overflow(struct edge_key *key, enum edge_kind kind)

@@ -228,6 +228,8 @@ enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
+	TCP_FIN_WAIT2 = 5,
 	TCP_CLOSE = 7,
 	TCP_LISTEN = 10,
 };
@@ -235,7 +237,9 @@ enum {
 /* include/net/sock.h */
 enum {
 	SOCK_DONE = 1,          /* enum sock_flags: the peer's FIN has come */
+	RCV_SHUTDOWN = 1,
 	SHUTDOWN_MASK = 3,      /* both ways */
+	SOCK_BINDADDR_LOCK = 4, /* the local address is the application's choice */
 	SOCK_BINDPORT_LOCK = 8, /* the port is the application's choice */
 };
 
@@ -251,11 +255,11 @@ enum {
 	IP_CT_ESTABLISHED_REPLY = 3,
 	IP_CT_INFO_MASK = 7,
 	IPS_ASSURED = 1 << 2,
-	IPS_DST_NAT = 1 << 5,
 };
 
 /* include/uapi/asm-generic/errno.h */
 enum {
+	EBUSY = 16,
 	EPIPE = 32,
 	ENONET = 64,
 	ENETDOWN = 100,

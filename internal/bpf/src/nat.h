@@ -75,7 +75,7 @@ static __always_inline void note_translation(struct nf_conn *ct, bool is_answer)
 
 	// A host that takes what has arrived to another port of its own is still the peer that was dialled, and from another
 	// host nobody could tell.
-	if (is_answer && is_same_addr(&asked.dst.u3, &answers.src.u3))
+	if (is_same_addr(&asked.dst.u3, &answers.src.u3) && (is_answer || asked.dst.u.all == answers.src.u.all))
 		return;
 	fill_endpoint(&flow.source, &asked.src.u3, asked.src.l3num, asked.src.u.all);
 	fill_endpoint(&flow.destination, &asked.dst.u3, asked.src.l3num, asked.dst.u.all);
@@ -90,13 +90,11 @@ static __always_inline void see_packet(unsigned long nfct)
 {
 	unsigned long info = nfct & IP_CT_INFO_MASK;
 	struct nf_conn *ct = (struct nf_conn *)(nfct & ~(unsigned long)IP_CT_INFO_MASK);
-	unsigned long status;
 
 	if ((info != IP_CT_NEW && info != IP_CT_ESTABLISHED_REPLY) || !ct)
 		return;
-	status = BPF_CORE_READ(ct, status);
-	// Once the handshake is done the flow is assured.
-	if ((status & (IPS_DST_NAT | IPS_ASSURED)) == IPS_DST_NAT)
+	// Once the handshake is done the flow is assured. The mark IPS_DST_NAT is not asked for: IPVS does without.
+	if (info == IP_CT_NEW || !(BPF_CORE_READ(ct, status) & IPS_ASSURED))
 		note_translation(ct, info != IP_CT_NEW);
 }
 

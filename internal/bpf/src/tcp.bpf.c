@@ -30,6 +30,7 @@ enum conn_phase {
 	CONN_LINGERING, // closed by its owner, the kernel still talks to the peer
 	CONN_OVER,      // was open
 	CONN_LISTENING,
+	CONN_LISTENING_UNNAMED, // its port is not known yet
 	CONN_ACCEPTING, // made by a listener, the handshake is not over
 };
 
@@ -54,8 +55,9 @@ struct conn {
 		struct tcp_totals folded;
 		struct listen_totals folded_listen;
 	};
-	__u32 phase; // enum conn_phase
-	__u32 pad;
+	__u64 listener; // address of the socket that called listen(), by which it is told from those that it makes
+	__u32 phase;    // enum conn_phase
+	__u32 tgid;     // of the task that called listen()
 };
 
 // conns: inserted at connect(), at listen(), by the kernel for sockets that a listener accepts, and by adopt; the kernel
@@ -113,7 +115,18 @@ struct {
 	__type(value, struct edge_key);
 } mptcp_listeners SEC(".maps");
 
+// adopted_ports: the ports on which sockets listen that were there before us, inserted by the first pass of adopt for the
+// second. What finds it full is missed; the second pass has other signs.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 16384);
+	__type(key, struct port_key);
+	__type(value, __u8);
+} adopted_ports SEC(".maps");
+
 __u32 mptcp_listeners_n = 0;
+__u32 adopting_connections = 0; // set by user space: this is the second pass of adopt
 __u32 live_rtts_n = 0;
 __u32 sampling = 0; // set by user space: this pass of fold_live samples round-trip times
 
@@ -121,13 +134,12 @@ const __u32 rtt_bounds_us[RTT_BUCKETS - 1] = {
 	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000,
 };
 
-// is_settled tells that nobody is at work on the socket. PREEMPT_RT kernels have another lock, which we do not look into.
+// is_settled tells that nobody is at work on the socket. It is false on PREEMPT_RT kernels, which have another lock.
 static __always_inline bool is_settled(struct sock *sk)
 {
-	if (bpf_core_field_exists(sk->sk_lock.slock.rlock.raw_lock.val) &&
-	    *(volatile int *)&sk->sk_lock.slock.rlock.raw_lock.val.counter)
+	if (!bpf_core_field_exists(sk->sk_lock.slock.rlock.raw_lock.val))
 		return false;
-	return !*(volatile int *)&sk->sk_lock.owned;
+	return !*(volatile int *)&sk->sk_lock.slock.rlock.raw_lock.val.counter && !*(volatile int *)&sk->sk_lock.owned;
 }
 
 // read_totals gives the payload that the socket has sent and received, and its retransmitted segments. locked means that
@@ -335,6 +347,11 @@ static __always_inline void note_listening(__u16 port)
 		__sync_fetch_and_or(bits, 1ULL << (port % 64));
 }
 
+static __always_inline bool is_listening(const struct conn *c)
+{
+	return c->phase == CONN_LISTENING || c->phase == CONN_LISTENING_UNNAMED;
+}
+
 // begin_listen counts a listening socket. tgid is that of the task that has it.
 static __always_inline void begin_listen(struct sock *sk, const struct owner *owner, __u32 tgid)
 {
@@ -349,8 +366,17 @@ static __always_inline void begin_listen(struct sock *sk, const struct owner *ow
 	if (c->phase == CONN_LISTENING)
 		return;
 	name_edge(&c->key, owner, sk, EDGE_LISTENER);
-	__builtin_memset(&c->folded, 0, sizeof(c->folded));
+	c->folded_listen.drops = (__u32)sk->sk_drops.counter; // those of an earlier listen(), or of before us
+	c->folded_listen.queue = 0;
+	c->folded_listen.queue_limit = 0;
 	c->began_ns = 0;
+	c->listener = (__u64)sk;
+	c->tgid = tgid;
+	if (!c->key.port) {
+		// listen() without bind() gets its port after the change of state: fold_live finds it.
+		c->phase = CONN_LISTENING_UNNAMED;
+		return;
+	}
 	l = listener_of(&c->key);
 	c->phase = l ? CONN_LISTENING : CONN_NONE;
 	if (!l)
@@ -379,13 +405,18 @@ static __always_inline void fold_listener(struct listener *l, struct conn *c, __
 
 static __always_inline void end_listen(struct sock *sk, struct conn *c)
 {
-	struct listener *l = listener_of(&c->key);
+	struct listener *l;
 
+	if (c->phase == CONN_LISTENING_UNNAMED) {
+		c->phase = CONN_NONE;
+		return;
+	}
+	l = listener_of(&c->key);
 	if (!l || __sync_val_compare_and_swap(&c->phase, CONN_LISTENING, CONN_NONE) != CONN_LISTENING)
 		return;
 	__sync_fetch_and_add(&l->open, -1);
 	touch(&l->touched_ns);
-	fold_listener(l, c, 0, 0, sk->sk_drops.counter);
+	fold_listener(l, c, 0, 0, (__u32)sk->sk_drops.counter);
 }
 
 // on_listening_state is on_tcp_state for listening sockets and those that they have just made.
@@ -400,8 +431,15 @@ static __always_inline void on_listening_state(struct sock *sk, struct conn *c, 
 		end_listen(sk, c);
 }
 
+// is_own_reset tells whether the kernel may have reset the connection by itself, because data came after close(). A reset
+// by the peer looks the same then, and hits nobody any more.
+static __always_inline bool is_own_reset(struct sock *sk, int old_state)
+{
+	return (old_state == TCP_FIN_WAIT1 || old_state == TCP_FIN_WAIT2) && (sk->sk_shutdown & RCV_SHUTDOWN);
+}
+
 // on_open_state is on_tcp_state for established connections and what comes after.
-static __always_inline void on_open_state(struct sock *sk, struct conn *c, int new_state)
+static __always_inline void on_open_state(struct sock *sk, struct conn *c, int old_state, int new_state)
 {
 	struct tcp_sock *tp;
 	struct edge *e;
@@ -419,7 +457,7 @@ static __always_inline void on_open_state(struct sock *sk, struct conn *c, int n
 		return;
 	c->phase = CONN_OVER;
 	err = sk->sk_err;
-	if (err == ECONNRESET || err == EPIPE) // by tcp_reset() alone before the state changes
+	if ((err == ECONNRESET || err == EPIPE) && !is_own_reset(sk, old_state)) // by tcp_reset() alone before the state changes
 		__sync_fetch_and_add(&e->resets_received, 1);
 	tp = bpf_skc_to_tcp_sock(sk);
 	if (!tp)
@@ -506,19 +544,21 @@ int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
 		return 0;
 	case CONN_OPEN:
 	case CONN_LINGERING:
-		on_open_state(sk, c, new_state);
+		on_open_state(sk, c, old_state, new_state);
 		return 0;
 	case CONN_LISTENING:
+	case CONN_LISTENING_UNNAMED:
 		on_listening_state(sk, c, new_state);
 		return 0;
 	case CONN_ACCEPTING:
-		if (new_state == TCP_ESTABLISHED) {
-			owner = c->key.owner;
-			name_edge(&c->key, &owner, sk, EDGE_INBOUND);
-			begin_open(sk, c);
-		} else if (new_state == TCP_CLOSE) {
+		if (new_state == TCP_CLOSE) {
 			c->phase = CONN_NONE;
+			return 0;
 		}
+		// With Fast Open it may be closed by its owner before it is established.
+		owner = c->key.owner;
+		name_edge(&c->key, &owner, sk, EDGE_INBOUND);
+		begin_open(sk, c);
 	}
 	return 0;
 }
@@ -613,25 +653,21 @@ int BPF_PROG(on_net_dev_queue, struct sk_buff *skb)
 
 static __always_inline void fold_live_listener(struct sock *sk, struct conn *c)
 {
+	struct owner owner = c->key.owner;
 	struct listener *l;
-	struct owner owner;
-	__u32 tgid;
 
-	if (sk->__sk_common.skc_state != TCP_LISTEN)
-		return; // made by a listener an instant ago
-	if (!c->key.port && sk->__sk_common.skc_num && c->key.kind == EDGE_LISTENER) {
-		// listen() without bind() gets its port after the change of state.
-		l = listener_of(&c->key);
-		tgid = l ? l->tgid : 0;
-		owner = c->key.owner;
-		end_listen(sk, c);
-		begin_listen(sk, &owner, tgid);
+	if (c->listener != (__u64)sk || sk->__sk_common.skc_state != TCP_LISTEN)
+		return; // made by a listener an instant ago, or closed
+	if (c->phase == CONN_LISTENING_UNNAMED && sk->__sk_common.skc_num) {
 		note_listening(sk->__sk_common.skc_num);
+		begin_listen(sk, &owner, c->tgid);
 	}
+	if (c->phase != CONN_LISTENING)
+		return;
 	l = listener_of(&c->key);
 	if (!l)
 		return;
-	fold_listener(l, c, sk->sk_ack_backlog, sk->sk_max_ack_backlog, sk->sk_drops.counter);
+	fold_listener(l, c, sk->sk_ack_backlog, sk->sk_max_ack_backlog, (__u32)sk->sk_drops.counter);
 	// It may have been closed meanwhile.
 	if (sk->__sk_common.skc_state != TCP_LISTEN)
 		fold_listener(l, c, 0, 0, 0);
@@ -669,7 +705,7 @@ int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 	c = bpf_sk_storage_get(&conns, sk, 0, 0);
 	if (!c)
 		return 0;
-	if (c->phase == CONN_LISTENING) {
+	if (is_listening(c)) {
 		fold_live_listener(sk, c);
 		return 0;
 	}
@@ -692,13 +728,17 @@ int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 	return 0;
 }
 
-// was_accepted tells whether the connection was made by a listener: connect() on a port of the kernel's choice marks the
-// port as one that can be shared, and a port of the application's choice is marked in the socket, not in its children.
+// was_accepted tells whether the connection was made by a listener: mostly one that is still there. Else, connect() on a port
+// of the kernel's choice marks the port as one that can be shared, and a port or an address of the application's choice
+// is marked in the socket.
 static __always_inline bool was_accepted(struct sock *sk, struct tcp_sock *tp)
 {
+	struct port_key port = {.netns = sk->__sk_common.skc_net.net->ns.inum, .port = sk->__sk_common.skc_num};
 	struct inet_bind_bucket *bucket = tp->inet_conn.icsk_bind_hash;
 
-	if (BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & SOCK_BINDPORT_LOCK)
+	if (bpf_map_lookup_elem(&adopted_ports, &port))
+		return true;
+	if (BPF_CORE_READ_BITFIELD(sk, sk_userlocks) & (SOCK_BINDPORT_LOCK | SOCK_BINDADDR_LOCK))
 		return false;
 	return bucket && BPF_CORE_READ(bucket, fastreuse) >= 0;
 }
@@ -725,7 +765,12 @@ static __always_inline void adopt_connection(struct sock *sk, struct tcp_sock *t
 	if (sk->__sk_common.skc_state == TCP_SYN_SENT) {
 		c->began_ns = bpf_ktime_get_ns();
 		c->phase = CONN_CONNECTING;
-		return;
+		// A change of state before this line was not for us.
+		if (*(volatile unsigned char *)&sk->__sk_common.skc_state == TCP_SYN_SENT ||
+		    __sync_val_compare_and_swap(&c->phase, CONN_CONNECTING, CONN_NONE) != CONN_CONNECTING)
+			return;
+		if (sk->__sk_common.skc_state == TCP_CLOSE)
+			return;
 	}
 	resolve_actual(c, sk);
 	e = edge_of(&c->key);
@@ -761,7 +806,25 @@ static __always_inline void adopt_mptcp_listener(struct sock *sk, const struct o
 	count(TCP_STAT_ADOPTED);
 }
 
-// adopt takes in the sockets that were there before us, once.
+static __always_inline void adopt_listener(struct sock *sk, struct task_struct *task)
+{
+	struct port_key port = {.netns = sk->__sk_common.skc_net.net->ns.inum, .port = sk->__sk_common.skc_num};
+	struct owner owner;
+	__u8 yes = 1;
+
+	note_listening(port.port);
+	bpf_map_update_elem(&adopted_ports, &port, &yes, BPF_ANY);
+	if (!owner_of(&owner, task))
+		return;
+	if (sk->sk_protocol == IPPROTO_MPTCP) {
+		adopt_mptcp_listener(sk, &owner, task->tgid);
+		return;
+	}
+	begin_listen(sk, &owner, task->tgid);
+	count(TCP_STAT_ADOPTED);
+}
+
+// adopt takes in the sockets that were there before us: in one pass those that listen, in the next the others.
 SEC("iter/task_file")
 int adopt(struct bpf_iter__task_file *ctx)
 {
@@ -771,7 +834,7 @@ int adopt(struct bpf_iter__task_file *ctx)
 	struct tcp_sock *tp;
 	struct owner owner;
 	struct sock *sk;
-	bool contained;
+	int state;
 
 	if (!task || !file)
 		return 0;
@@ -779,32 +842,18 @@ int adopt(struct bpf_iter__task_file *ctx)
 	if (!socket)
 		return 0;
 	sk = socket->sk;
-	if (!sk)
+	if (!sk || (sk->sk_protocol != IPPROTO_TCP && sk->sk_protocol != IPPROTO_MPTCP))
 		return 0;
-	contained = owner_of(&owner, task);
-	if (sk->sk_protocol == IPPROTO_MPTCP && sk->__sk_common.skc_state == TCP_LISTEN) {
-		note_listening(sk->__sk_common.skc_num);
-		if (contained)
-			adopt_mptcp_listener(sk, &owner, task->tgid);
+	state = sk->__sk_common.skc_state;
+	if (!adopting_connections) {
+		if (state == TCP_LISTEN)
+			adopt_listener(sk, task);
 		return 0;
 	}
-	if (sk->sk_protocol != IPPROTO_TCP)
+	if (state == TCP_LISTEN || state == TCP_CLOSE || sk->sk_protocol != IPPROTO_TCP)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
-	if (!tp)
-		return 0;
-	switch (sk->__sk_common.skc_state) {
-	case TCP_LISTEN:
-		note_listening(sk->__sk_common.skc_num);
-		if (contained) {
-			begin_listen(sk, &owner, task->tgid);
-			count(TCP_STAT_ADOPTED);
-		}
-		return 0;
-	case TCP_CLOSE:
-		return 0;
-	}
-	if (contained)
+	if (tp && owner_of(&owner, task))
 		adopt_connection(sk, tp, &owner);
 	return 0;
 }
