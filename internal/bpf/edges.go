@@ -181,6 +181,9 @@ func (t *tcpTracer) eachLiveRTT(fn func(*LiveRTT)) error {
 	if err := t.objs.LiveRTTsN.Get(&n); err != nil {
 		return err
 	}
+	if n == 0 {
+		return nil
+	}
 	const size = 40 // of struct live_rtt
 	if len(t.records) < int(n)*size {
 		t.records = make([]byte, int(n)*size)

@@ -25,6 +25,9 @@ func TestRTTIsSampledEachPassAndAtClose(t *testing.T) {
 		}
 		return n, e.RTTSum
 	}
+	if err := tr.Read(Pass{LiveRTT: func(*LiveRTT) {}}); err != nil {
+		t.Errorf("without any connection: %v", err)
+	}
 	ch.do("hold 3 %s", at)
 	ch.do("echo 100")
 	if n, _ := samples(); n != 0 {

@@ -27,7 +27,10 @@ const (
 // adopt takes in the connections that were there before the kernel programs, with their real peers.
 func (inv *Inventory) adopt(ctx context.Context) {
 	if inv.tracksConnections() {
-		err := inv.readTranslations(ctx)
+		err := netlinkOfConntrack()
+		if err == nil {
+			err = inv.readTranslations(ctx)
+		}
 		inv.features = append(inv.features, Feature{Name: FeatureConntrack, Err: err})
 	}
 	if err := inv.kernel.Adopt(); err != nil {
@@ -43,6 +46,18 @@ func (inv *Inventory) tracksConnections() bool {
 		}
 	}
 	return false
+}
+
+// netlinkOfConntrack tells why connection tracking cannot be asked. Where it is made of modules, asking would load one.
+func netlinkOfConntrack() error {
+	const tracking, netlink = "/sys/module/nf_conntrack", "/sys/module/nf_conntrack_netlink"
+	if _, err := os.Stat(filepath.Join(tracking, "initstate")); err != nil {
+		return nil // built in
+	}
+	if _, err := os.Stat(netlink); err != nil {
+		return fmt.Errorf("%w: the kernel module nf_conntrack_netlink is not loaded", errors.ErrUnsupported)
+	}
+	return nil
 }
 
 // readTranslations tells the kernel programs of the translated connections in the host's network namespace and in those

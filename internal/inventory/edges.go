@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
@@ -41,6 +43,9 @@ type lifetime struct {
 func (l *lifetime) touch(at time.Time) {
 	if at.After(l.touched) {
 		l.touched = at
+	}
+	if at.After(l.ended) {
+		l.ended = time.Time{}
 	}
 }
 
@@ -101,8 +106,8 @@ var (
 	publicKey = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 )
 
-// pass brings the traffic of all containers up to date with the kernel's tables. sample makes it one that samples
-// round-trip times. It shows visit, if there is one, each entry of the table of edges with the directory that it resolves
+// pass brings the traffic of all containers up to date with the kernel's tables. sample makes it one that brings the totals
+// of open connections up to date as well, and samples their round-trip times. It shows visit, if there is one, each entry of the table of edges with the directory that it resolves
 // to and the edge that it is counted in, nil where there is none. After an error all is as the pass before left it.
 // edgesMu is held; mu is not while the kernel or files are read, so that events are not held up.
 func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edge, *dir, *edge)) error {
@@ -113,24 +118,26 @@ func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edg
 	if err != nil {
 		inv.status.ReadErrors++
 		inv.mu.Unlock()
+		if text := err.Error(); text != inv.readError {
+			inv.readError = text
+			inv.log.Warn("connections and listeners are as they were before", zap.Error(err))
+		}
 		return err
 	}
+	inv.sums.beginPass()
 	for _, c := range inv.containers {
 		c.network.beginPass()
 	}
-	inv.foreign = false
 	for i := range inv.table {
 		ke := &inv.table[i]
 		var e *edge
 		d := inv.resolve(ke.CgroupV2, ke.CgroupV1)
 		if c := d.container(); c != nil {
-			e = inv.edgeFor(c, ke)
+			e = inv.edgeOf(c, ke)
 		}
 		if e != nil {
 			e.sum.add(ke)
 			e.touch(lastSign(ke.Active > 0, ke.Touched, now, clock))
-		} else {
-			inv.foreign = true
 		}
 		if visit != nil {
 			visit(ke, d, e)
@@ -151,6 +158,7 @@ func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edg
 func (inv *Inventory) readKernel(sample bool) error {
 	inv.table, inv.listening, inv.rtts = inv.table[:0], inv.listening[:0], inv.rtts[:0]
 	p := bpf.Pass{
+		Quick:    !sample,
 		Edge:     func(e *bpf.Edge) { inv.table = append(inv.table, *e) },
 		Listener: func(l *bpf.Listener) { inv.listening = append(inv.listening, *l) },
 	}
@@ -163,9 +171,10 @@ func (inv *Inventory) readKernel(sample bool) error {
 	return inv.kernel.Listened(&inv.listened)
 }
 
-// lastSign gives the time of a sign of life on our own clock. The kernel knows it to one pass: it came after touched.
+// lastSign gives the time of a sign of life on our own clock. The kernel knows it to one pass: it came after touched, and
+// nothing is known of before the first one.
 func lastSign(active bool, touched time.Duration, now time.Time, clock time.Duration) time.Time {
-	if active {
+	if active || touched == 0 {
 		return now
 	}
 	return now.Add(touched - clock)
@@ -274,6 +283,8 @@ func (inv *Inventory) keyOf(e *bpf.Edge) (edgeKey, bool) {
 	switch {
 	case isSummedUp(dst), actual == e.Destination, !actual.IsValid():
 		return edgeKey{dst, dst}, true
+	case actual.Addr().IsLoopback() && e.NetNS != inv.hostNetNS:
+		return edgeKey{dst, dst}, true // a proxy beside the process, as service meshes have: nobody's peer
 	case isPublic(actual.Addr()) && !containsAddr(inv.opts.Network.TrackPublic, actual.Addr()):
 		actual = publicKey
 	}
@@ -324,6 +335,8 @@ func containsAddr(prefixes []netip.Prefix, a netip.Addr) bool {
 
 // expire ends what was idle for too long, and forgets what was given as ended.
 func (n *network) expire(now time.Time, idle, keep time.Duration) {
+	n.touchOpen(now)
+	n.touchFailed()
 	forgotten := false
 	for key, e := range n.edges {
 		if e.age(now, idle, keep) {
@@ -353,6 +366,36 @@ func (n *network) expire(now time.Time, idle, keep time.Duration) {
 	}
 	if forgotten {
 		n.endedAt = now
+	}
+}
+
+// touchOpen is for edges whose open connections the kernel's table does not have: they were begun just before Take.
+func (n *network) touchOpen(now time.Time) {
+	for _, e := range n.edges {
+		if max(e.past.active, e.sum.active) > 0 {
+			e.touch(now)
+		}
+	}
+	for _, e := range n.inbound {
+		if max(e.past.active, e.sum.active) > 0 {
+			e.touch(now)
+		}
+	}
+}
+
+// touchFailed keeps the edges that have the failures of a destination for as long as others to it: the sum of failures
+// over all of them must not go back.
+func (n *network) touchFailed() {
+	latest := map[netip.AddrPort]time.Time{}
+	for key, e := range n.edges {
+		if key.actual != key.destination && e.touched.After(latest[key.destination]) {
+			latest[key.destination] = e.touched
+		}
+	}
+	for key, e := range n.edges {
+		if at, ok := latest[key.destination]; ok && key.actual == key.destination {
+			e.touch(at)
+		}
 	}
 }
 

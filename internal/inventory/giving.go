@@ -75,7 +75,7 @@ func mergeDestinations(list []Destination) []Destination {
 	return merged
 }
 
-// failures puts the kernel's reasons into ours.
+// failures puts the kernel's reasons into ours. What it has told of an edge stays so.
 func (e *edge) failures() (by [NumConnectErrors]uint64) {
 	f := &e.sum.failed
 	by[ConnectRefused] = f[bpf.FailedRefused]
@@ -85,11 +85,13 @@ func (e *edge) failures() (by [NumConnectErrors]uint64) {
 	by[ConnectNetworkUnreachable] = f[bpf.FailedNetworkUnreachable]
 	by[ConnectAborted] = f[bpf.FailedAborted]
 	by[ConnectOther] = f[bpf.FailedOther]
-	why := ConnectNetworkUnreachable
-	if e.unrouted != nil {
-		why = *e.unrouted
+	if n := f[bpf.FailedUnrouted]; n > 0 {
+		if e.unrouted == nil { // counted just before Take: no pass has asked why
+			why := ConnectNetworkUnreachable
+			e.unrouted = &why
+		}
+		by[*e.unrouted] += n
 	}
-	by[why] += f[bpf.FailedUnrouted]
 	return by
 }
 

@@ -127,8 +127,9 @@ type Inventory struct {
 
 	edgesMu    sync.Mutex // taken before mu: one pass over the kernel's tables at a time; guards what follows and all traffic
 	table      []bpf.Edge // the kernel's, of the last pass
-	foreign    bool       // it has entries that are in no container's edges
+	readError  string     // of the last pass that went wrong: each kind is said once
 	sums       sums
+	strange    map[[2]uint64]time.Time // ids of cgroups that were looked for in vain, and when
 	listening  []bpf.Listener
 	heard      []listening // what the last pass has made of listening
 	listened   bpf.ListenedPorts
@@ -154,7 +155,7 @@ type Status struct {
 	ListenersMax      int
 	ListenersFolded   uint64 // listening sockets counted under OtherDestination because that table was full
 	SocketsAdopted    uint64 // connections and listeners that were there before the kernel programs
-	CgroupsUnresolved uint64 // edges dropped because their cgroup is not in the tree
+	CgroupsUnresolved uint64 // cgroups that are not in the tree, whose edges were dropped
 }
 
 // Feature is an optional part and why it is off.
@@ -215,6 +216,7 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	}
 	inv.namespaces = namespaces{procRoot: opts.ProcRoot, host: inv.hostNetNS, byID: map[uint32]*namespace{}, translated: map[uint32]bool{}}
 	inv.sums = newSums()
+	inv.strange = map[[2]uint64]time.Time{}
 	inv.proxies = proxies{procRoot: opts.ProcRoot, known: map[int]*knownProcess{}}
 	if err := inv.walk(ctx); err != nil {
 		if ctx.Err() != nil {

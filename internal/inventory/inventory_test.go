@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -34,6 +33,10 @@ func TestMain(m *testing.M) {
 		burn()
 		return
 	}
+	if os.Getenv(trafficEnv) != "" {
+		obey(os.Stdin, os.Stdout)
+		return
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -43,91 +46,11 @@ const (
 	keep = 10 * time.Second
 )
 
-// fakeKernel has the edges that a test gives it.
-type fakeKernel struct {
-	mu        sync.Mutex
-	edges     []bpf.Edge
-	listeners []bpf.Listener
-	listened  bpf.ListenedPorts
-	rtts      []bpf.LiveRTT
-	err       error
-	done      chan struct{}
-}
-
-func (k *fakeKernel) CgroupEvents(func(bpf.CgroupEvent)) error { <-k.done; return nil }
-func (k *fakeKernel) Features() []bpf.Feature                  { return []bpf.Feature{{Name: bpf.FeatureCgroupEvents}} }
-func (k *fakeKernel) Stats() bpf.Stats                         { return bpf.Stats{} }
-func (k *fakeKernel) Close() error                             { close(k.done); return nil }
-
-func (k *fakeKernel) set(err error, edges ...bpf.Edge) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.edges, k.err = edges, err
-}
-
-func (k *fakeKernel) all() []bpf.Edge {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.edges)
-}
-
-func (k *fakeKernel) Read(p bpf.Pass) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for i := range k.edges {
-		e := k.edges[i]
-		if !e.Inbound && !e.Actual.IsValid() {
-			e.Actual = e.Destination
-		}
-		if e.Touched == 0 {
-			e.Touched = bpf.Now()
-		}
-		p.Edge(&e)
-	}
-	for i := range k.listeners {
-		l := k.listeners[i]
-		if l.Touched == 0 {
-			l.Touched = bpf.Now()
-		}
-		p.Listener(&l)
-	}
-	if p.LiveRTT != nil {
-		for i := range k.rtts {
-			p.LiveRTT(&k.rtts[i])
-		}
-	}
-	return k.err
-}
-
-func (k *fakeKernel) Listened(p *bpf.ListenedPorts) error { *p = k.listened; return nil }
-func (k *fakeKernel) Adopt() error                        { return nil }
-func (k *fakeKernel) RetryNAT()                           {}
-func (k *fakeKernel) AddTranslation(_, _, _ netip.AddrPort) error {
-	return nil
-}
-
-func (k *fakeKernel) Take(e *bpf.Edge) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.edges = slices.DeleteFunc(slices.Clone(k.edges), func(f bpf.Edge) bool {
-		return e.CgroupV2 == f.CgroupV2 && e.Destination == f.Destination && e.Local == f.Local
-	})
-	return nil
-}
-
-func (k *fakeKernel) TakeListener(l *bpf.Listener) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.listeners = slices.DeleteFunc(slices.Clone(k.listeners), func(f bpf.Listener) bool {
-		return l.CgroupV2 == f.CgroupV2 && l.Addr == f.Addr
-	})
-	return nil
-}
-
 // testHost is a v2 tree of plain files with a clock of its own.
 type testHost struct {
 	t      *testing.T
 	root   string
+	proc   string // of the proc file system
 	kernel *fakeKernel
 	inv    *Inventory
 
@@ -137,13 +60,18 @@ type testHost struct {
 
 func newTestHost(t *testing.T, opts Options) *testHost {
 	t.Helper()
-	h := &testHost{t: t, root: t.TempDir(), kernel: &fakeKernel{done: make(chan struct{})}, clock: time.Unix(1_800_000_000, 0)}
+	h := &testHost{t: t, root: t.TempDir(), proc: t.TempDir(), clock: begin.Add(time.Hour)}
+	h.kernel = &fakeKernel{now: h.now, done: make(chan struct{})}
+	h.process(1, hostNS)
 	h.write("cgroup.controllers", "cpu memory io pids\n")
 	fs, err := cgroups.Open(h.root)
 	if err != nil {
 		t.Fatal(err)
 	}
 	opts.CgroupRoot, opts.Keep, opts.Logger = h.root, keep, zaptest.NewLogger(t)
+	if opts.ProcRoot == "" {
+		opts.ProcRoot = h.proc
+	}
 	h.inv, err = open(t.Context(), opts, fs, h.kernel, h.now)
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +26,10 @@ const (
 	// echoesPerContainer and echoesPerRound bound what is sent in a round; what did not fit is first in the next.
 	echoesPerContainer = 64
 	echoesPerRound     = 1024
+	// echoesAtOnce is how many containers are waited for at the same time.
+	echoesAtOnce = 16
 	// routesPerPass bounds the questions to the routing tables in one pass.
-	routesPerPass = 64
+	routesPerPass = 512
 )
 
 // latency is the round-trip time to one address.
@@ -83,7 +86,7 @@ func (inv *Inventory) latencyOf(n *network, addr netip.Addr) *latency {
 	if l := n.latencies[addr]; l != nil {
 		return l
 	}
-	if limit := inv.opts.Network.MaxDestinations; limit > 0 && len(n.latencies) >= limit {
+	if !inv.hasRoom(n) {
 		return nil
 	}
 	if n.latencies == nil {
@@ -92,6 +95,12 @@ func (inv *Inventory) latencyOf(n *network, addr netip.Addr) *latency {
 	l := &latency{}
 	n.latencies[addr] = l
 	return l
+}
+
+// hasRoom tells whether another latency may be made.
+func (inv *Inventory) hasRoom(n *network) bool {
+	limit := inv.opts.Network.MaxDestinations
+	return limit <= 0 || len(n.latencies) < limit
 }
 
 func median(list []time.Duration) time.Duration {
@@ -149,15 +158,25 @@ func (inv *Inventory) unroutedEdges() []unroutedEdge {
 
 // askRoutes finds out why routing has refused connects. What an edge is told once it keeps, so that no counter goes back.
 func (inv *Inventory) askRoutes(ctx context.Context, list []unroutedEdge) {
+	open := map[uint32]*netns.Namespace{}
 	for i, u := range list {
 		why := ConnectNetworkUnreachable // by far the most common, where it cannot be asked
 		if i < routesPerPass && ctx.Err() == nil {
-			if ns := inv.namespaces.enter(u.netns, inv.pidsOf(u.places)); ns != nil {
+			ns, tried := open[u.netns]
+			if !tried {
+				ns = inv.namespaces.enter(u.netns, inv.pidsOf(u.places))
+				open[u.netns] = ns
+			}
+			if ns != nil {
 				why = unroutedError(ns.Route(u.dst))
-				_ = ns.Close()
 			}
 		}
 		u.edge.unrouted = &why
+	}
+	for _, ns := range open {
+		if ns != nil {
+			_ = ns.Close()
+		}
 	}
 }
 
@@ -194,22 +213,30 @@ type echoTask struct {
 }
 
 func (inv *Inventory) echoRound(ctx context.Context) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	room := make(chan struct{}, echoesAtOnce)
 	for _, task := range inv.echoTasks() {
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			return
+		case room <- struct{}{}:
 		}
-		asked := inv.now()
-		answers := inv.namespaces.echo(ctx, inv.pidsOf(task.places), task.addrs)
-		inv.edgesMu.Lock()
-		inv.noteEchoes(&task.container.network, task.addrs, answers, asked)
-		inv.edgesMu.Unlock()
+		wg.Go(func() {
+			defer func() { <-room }()
+			asked := inv.now()
+			answers := echoFrom(ctx, inv.opts.ProcRoot, inv.pidsOf(task.places), task.addrs)
+			inv.edgesMu.Lock()
+			inv.noteEchoes(&task.container.network, task.addrs, answers, asked)
+			inv.edgesMu.Unlock()
+		})
 	}
 }
 
-// echo asks from the namespace of the first process that lets itself be looked at.
-func (ns *namespaces) echo(ctx context.Context, pids []int, addrs []netip.Addr) map[netip.Addr]time.Duration {
+// echoFrom asks from the namespace of the first process that lets itself be looked at.
+func echoFrom(ctx context.Context, procRoot string, pids []int, addrs []netip.Addr) map[netip.Addr]time.Duration {
 	for _, pid := range pids {
-		n, err := netns.Open(ns.procRoot, pid)
+		n, err := netns.Open(procRoot, pid)
 		if err != nil {
 			continue
 		}
@@ -261,11 +288,14 @@ func (inv *Inventory) echoTasks() []echoTask {
 
 // unmeasured lists the destinations without an open connection.
 func (inv *Inventory) unmeasured(n *network) []netip.Addr {
-	set := map[netip.Addr]struct{}{}
+	set, hasRoom := map[netip.Addr]struct{}{}, inv.hasRoom(n)
 	for key, e := range n.edges {
 		addr := key.actual.Addr()
 		known := n.latencies[addr]
-		if known != nil && known.live || !e.ended.IsZero() || isSummedUp(key.actual) || addr.IsLoopback() || !inv.isMeasured(addr, 0) {
+		if known == nil && !hasRoom || known != nil && known.live {
+			continue
+		}
+		if !e.ended.IsZero() || isSummedUp(key.actual) || addr.IsLoopback() || !inv.isMeasured(addr, 0) {
 			continue
 		}
 		set[addr] = struct{}{}

@@ -3,16 +3,12 @@
 package inventory
 
 import (
-	"bytes"
-	"io"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
 
 // listenKey names an address at which a container can be reached.
@@ -42,12 +38,14 @@ type listening struct {
 	places    []place
 	addrs     []netip.Addr // at which it can be reached, link-local ones left out
 	proxy     *dockerProxy // if it is one
+	queue     *queue       // in which it is counted, nil for none
 }
 
 // passListeners brings the listeners of all containers up to date. edgesMu is held.
 func (inv *Inventory) passListeners(now time.Time, clock time.Duration) {
 	inv.mu.Lock()
-	all := make([]listening, len(inv.listening))
+	all := slices.Grow(inv.heard[:0], len(inv.listening))[:len(inv.listening)]
+	inv.heard = all
 	for i := range inv.listening {
 		l := &inv.listening[i]
 		all[i] = listening{Listener: l, container: inv.resolve(l.CgroupV2, l.CgroupV1).container()}
@@ -63,7 +61,9 @@ func (inv *Inventory) passListeners(now time.Time, clock time.Duration) {
 	inv.proxies.beginPass()
 	for i := range all {
 		l := &all[i]
-		l.proxy = inv.proxies.find(l.TGID)
+		if l.container == nil || l.container.ref.Kind == cgroups.Systemd { // what runs in a container is nobody's proxy
+			l.proxy = inv.proxies.find(l.TGID, l.Addr)
+		}
 		if l.container != nil || l.proxy != nil {
 			l.addrs = inv.reachableAt(l, now)
 		}
@@ -72,10 +72,8 @@ func (inv *Inventory) passListeners(now time.Time, clock time.Duration) {
 	for i := range all {
 		l := &all[i]
 		c, proxy := l.container, ""
-		if l.proxy != nil {
-			if to := servedBy(all, l.proxy.to); to != nil {
-				c, proxy = to, dockerProxyName
-			}
+		if l.proxy != nil { // the port is that of the container behind it, or nobody's
+			c, proxy = servedBy(all, l.proxy.to), dockerProxyName
 		}
 		if c != nil {
 			inv.giveListener(c, l, proxy, lastSign(l.Open > 0, l.Touched, now, clock))
@@ -113,7 +111,8 @@ func (inv *Inventory) giveListener(c *container, l *listening, proxy string, sig
 	if proxy != "" || l.Addr.IsValid() && len(l.addrs) == 0 && !l.Addr.Addr().IsUnspecified() {
 		return
 	}
-	q := inv.queueFor(c, l.Listener)
+	q := inv.queueOf(c, l.Listener)
+	l.queue = q
 	q.open = q.open || l.Open > 0
 	q.drops += l.Drops
 	q.queue += l.Queue
@@ -168,89 +167,4 @@ func servedBy(all []listening, to netip.AddrPort) *container {
 		}
 	}
 	return nil
-}
-
-// dockerProxyName is the proxy attribute of ports that Docker publishes.
-const dockerProxyName = "dockerd"
-
-// dockerProxy is a process by which Docker holds a port of the host for a container.
-type dockerProxy struct {
-	to netip.AddrPort // the container's address
-}
-
-// proxies remembers which listening processes are proxies.
-type proxies struct {
-	procRoot string
-	known    map[int]*knownProcess // by process id
-}
-
-type knownProcess struct {
-	proxy *dockerProxy // nil for another program
-	seen  bool         // in this pass
-}
-
-func (p *proxies) beginPass() {
-	for _, k := range p.known {
-		k.seen = false
-	}
-}
-
-// endPass forgets processes that do not listen any more: their ids may come again.
-func (p *proxies) endPass() {
-	for pid, k := range p.known {
-		if !k.seen {
-			delete(p.known, pid)
-		}
-	}
-}
-
-func (p *proxies) find(pid int) *dockerProxy {
-	k := p.known[pid]
-	if k == nil {
-		k = &knownProcess{proxy: readDockerProxy(p.procRoot, pid)}
-		p.known[pid] = k
-	}
-	k.seen = true
-	return k.proxy
-}
-
-func readDockerProxy(procRoot string, pid int) *dockerProxy {
-	f, err := os.Open(filepath.Join(procRoot, strconv.Itoa(pid), "cmdline"))
-	if err != nil {
-		return nil
-	}
-	defer f.Close()
-	const enough = 4096
-	b, err := io.ReadAll(io.LimitReader(f, enough))
-	if err != nil {
-		return nil
-	}
-	return parseDockerProxy(b)
-}
-
-// parseDockerProxy reads the command line of Docker's userland proxy, words ended by NUL:
-//
-//	docker-proxy -proto tcp -host-ip 0.0.0.0 -host-port 8081 -container-ip 172.17.0.2 -container-port 8080
-//
-// It returns nil for any other. See cmd/docker-proxy in the repository moby/moby.
-func parseDockerProxy(cmdline []byte) *dockerProxy {
-	words := bytes.Split(bytes.TrimSuffix(cmdline, []byte{0}), []byte{0})
-	if filepath.Base(string(words[0])) != "docker-proxy" {
-		return nil
-	}
-	flags := map[string]string{}
-	for i := 1; i+1 < len(words); i++ {
-		if bytes.HasPrefix(words[i], []byte("-")) {
-			flags[string(bytes.TrimLeft(words[i], "-"))] = string(words[i+1])
-		}
-	}
-	addr, err := netip.ParseAddr(flags["container-ip"])
-	if err != nil || flags["proto"] != "tcp" {
-		return nil
-	}
-	port, err := strconv.ParseUint(flags["container-port"], 10, 16)
-	if err != nil || port == 0 {
-		return nil
-	}
-	return &dockerProxy{to: netip.AddrPortFrom(addr, uint16(port))}
 }

@@ -5,6 +5,7 @@ package inventory
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -29,7 +30,10 @@ const (
 	// cleanEvery is how often what is over is cleared away.
 	cleanEvery = 5 * time.Second
 	// restWhenFull is how long idle edges stay in the kernel's table when more than half of it is in use.
-	restWhenFull = time.Second
+	// An edge was last touched in the pass before or since, so that it has rested for one cleanEvery at least.
+	restWhenFull = 2 * cleanEvery
+	// strangeFor is how long a cgroup that is not in the tree is not looked for again.
+	strangeFor = 5 * time.Minute
 )
 
 // maintain runs until ctx ends.
@@ -188,24 +192,20 @@ func (inv *Inventory) restInKernel() time.Duration {
 // cleanListeners takes out of the kernel's table the listeners that were closed. edgesMu is held.
 func (inv *Inventory) cleanListeners(restUntil time.Duration) error {
 	var errs []error
-	for i := range inv.listening {
-		l := &inv.listening[i]
+	for i := range inv.heard {
+		l := &inv.heard[i]
 		if l.Open > 0 || l.Touched > restUntil {
 			continue
 		}
-		if err := inv.kernel.TakeListener(l); err != nil {
+		before := l.Drops
+		if err := inv.kernel.TakeListener(l.Listener); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		inv.mu.Lock()
-		if c := inv.resolve(l.CgroupV2, l.CgroupV1).container(); c != nil {
-			if q := c.network.queues[l.Addr]; q != nil {
-				q.past += l.Drops
-			} else if q := c.network.queues[otherKey]; q != nil {
-				q.past += l.Drops
-			}
+		if l.queue != nil {
+			l.queue.drops -= before
+			l.queue.past += l.Drops
 		}
-		inv.mu.Unlock()
 	}
 	return errors.Join(errs...)
 }
@@ -222,18 +222,32 @@ func (inv *Inventory) expire(now time.Time) {
 // stillStrange looks at the tree again: what it then does not know was made by a cgroup outside of it, or one that is long
 // gone.
 func (inv *Inventory) stillStrange(ctx context.Context, edges []bpf.Edge) ([]bpf.Edge, error) {
-	if err := inv.walk(ctx); err != nil {
-		return nil, err
+	now := inv.now()
+	for id, at := range inv.strange {
+		if now.Sub(at) > strangeFor {
+			delete(inv.strange, id)
+		}
+	}
+	isNew := func(e bpf.Edge) bool { return inv.strange[[2]uint64{e.CgroupV2, e.CgroupV1}].IsZero() }
+	if slices.ContainsFunc(edges, isNew) {
+		if err := inv.walk(ctx); err != nil {
+			return nil, err
+		}
 	}
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	var still []bpf.Edge
 	for i := range edges {
-		if inv.resolve(edges[i].CgroupV2, edges[i].CgroupV1) == nil {
-			still = append(still, edges[i])
+		id := [2]uint64{edges[i].CgroupV2, edges[i].CgroupV1}
+		if inv.resolve(id[0], id[1]) != nil {
+			continue
+		}
+		still = append(still, edges[i])
+		if isNew(edges[i]) {
+			inv.status.CgroupsUnresolved++
+			inv.strange[id] = now
 		}
 	}
-	inv.status.CgroupsUnresolved += uint64(len(still))
 	return still, nil
 }
 

@@ -3,6 +3,8 @@
 package inventory
 
 import (
+	"errors"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,6 +21,8 @@ const (
 	addressesLast = 30 * time.Second
 	// namespaceKept is how long they are kept when nobody asks for them.
 	namespaceKept = 10 * time.Minute
+	// pidsAsked is how many processes are asked whether they are inside.
+	pidsAsked = 8
 )
 
 // namespaces knows the addresses of network namespaces through processes that are inside. It is not safe for concurrent
@@ -47,6 +51,9 @@ func (ns *namespaces) addresses(id uint32, now time.Time, pids func() []int) []n
 		ns.byID[id] = n
 	}
 	n.askedAt = now
+	if n.pid != 0 && !ns.isInside(id, n.pid) {
+		n.pid, n.readAt = 0, time.Time{} // its number may be that of another namespace by now
+	}
 	if !n.readAt.IsZero() && now.Sub(n.readAt) <= addressesLast {
 		return n.addrs
 	}
@@ -54,12 +61,13 @@ func (ns *namespaces) addresses(id uint32, now time.Time, pids func() []int) []n
 	if ns.read(id, n, n.pid) || id == ns.host && ns.read(id, n, 1) {
 		return n.addrs
 	}
-	for _, pid := range pids() {
+	some := pids()
+	for _, pid := range some[:min(len(some), pidsAsked)] {
 		if ns.read(id, n, pid) {
 			break
 		}
 	}
-	return n.addrs // after a failure those known before
+	return n.addrs // those known before, if nobody is left who could be asked
 }
 
 func (ns *namespaces) read(id uint32, n *namespace, pid int) bool {
@@ -67,9 +75,10 @@ func (ns *namespaces) read(id uint32, n *namespace, pid int) bool {
 		return false
 	}
 	addrs, err := netns.Addresses(ns.procRoot, pid)
-	if err != nil {
-		return false
+	if errors.Is(err, fs.ErrNotExist) {
+		return false // the process has gone
 	}
+	// After another error, such as of a namespace with more routes than we read, what there is is as good as it gets.
 	n.pid, n.addrs = pid, addrs
 	return true
 }
@@ -95,7 +104,7 @@ func (ns *namespaces) forgetUnasked(now time.Time) {
 
 // enter opens a namespace by way of a process inside.
 func (ns *namespaces) enter(id uint32, pids []int) *netns.Namespace {
-	for _, pid := range pids {
+	for _, pid := range pids[:min(len(pids), pidsAsked)] {
 		n, err := netns.Open(ns.procRoot, pid)
 		if err != nil {
 			continue

@@ -217,6 +217,7 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 	want := inventory.Options{
 		CgroupRoot:      "/host/sys/fs/cgroup",
 		ProcRoot:        "/host/proc",
+		BPFFSRoot:       "/host/sys/fs/bpf",
 		Include:         []*regexp.Regexp{regexp.MustCompile("^/docker/")},
 		Exclude:         []*regexp.Regexp{regexp.MustCompile("x")},
 		MinAge:          time.Second,
