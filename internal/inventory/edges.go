@@ -107,9 +107,10 @@ var (
 )
 
 // pass brings the traffic of all containers up to date with the kernel's tables. sample makes it one that brings the totals
-// of open connections up to date as well, and samples their round-trip times. It shows visit, if there is one, each entry of the table of edges with the directory that it resolves
-// to and the edge that it is counted in, nil where there is none. After an error all is as the pass before left it.
-// edgesMu is held; mu is not while the kernel or files are read, so that events are not held up.
+// of open connections up to date as well, and samples their round-trip times. It shows visit, if there is one, each entry
+// of the table of edges with the directory that it resolves to and the edge that it is counted in, nil where there is none.
+// After an error all is as the pass before left it. edgesMu is held; mu is not while the kernel or files are read, so that
+// events are not held up.
 func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edge, *dir, *edge)) error {
 	err := inv.readKernel(sample)
 	now, clock := inv.now(), bpf.Now()
@@ -247,7 +248,7 @@ func (inv *Inventory) edgeFor(c *container, ke *bpf.Edge) *edge {
 func newEdge(start time.Time) *edge { return &edge{lifetime: lifetime{start: start}} }
 
 // findOrMake finds what m has under key, or makes it: past the limit under the key other.
-func findOrMake[K comparable, V any](n *network, m *map[K]*V, key, other K, limit int, make_ func(time.Time) *V) *V {
+func findOrMake[K comparable, V any](n *network, m *map[K]*V, key, other K, limit int, newOne func(time.Time) *V) *V {
 	if v := (*m)[key]; v != nil {
 		return v
 	}
@@ -260,7 +261,7 @@ func findOrMake[K comparable, V any](n *network, m *map[K]*V, key, other K, limi
 	if *m == nil {
 		*m = map[K]*V{}
 	}
-	v := make_(n.endedAt)
+	v := newOne(n.endedAt)
 	(*m)[key] = v
 	return v
 }

@@ -7,6 +7,7 @@ package inventory
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -88,7 +89,7 @@ func flood(args []string) string {
 	server := netip.MustParseAddrPort(args[0])
 	for n := range destinations {
 		addr := netip.AddrFrom4([4]byte{127, byte(1 + n>>16), byte(n >> 8), byte(n)})
-		if err := connectAndReset(netip.AddrPortFrom(addr, closedPort)); err != unix.ECONNREFUSED {
+		if err := connectAndReset(netip.AddrPortFrom(addr, closedPort)); !errors.Is(err, unix.ECONNREFUSED) {
 			return fmt.Sprintf("%s: %v", addr, err)
 		}
 		if n%(destinations/connects) == 0 {

@@ -98,7 +98,11 @@ func runTests() error {
 	var failed []string
 	for _, test := range tests {
 		fmt.Println("==", filepath.Base(test))
-		cmd := exec.Command(test, "-test.v", "-test.timeout=5m")
+		args := []string{"-test.v", "-test.timeout=5m"}
+		if filepath.Base(test) == "inventory" {
+			args = append(args, "-test.run=^TestReal") // the others have a kernel of their own
+		}
+		cmd := exec.Command(test, args...)
 		cmd.Dir = "/tmp"
 		cmd.Env = []string{"PATH=/", "HOME=/tmp", "TMPDIR=/tmp", "EBPFCONTAINER_REQUIRE_ROOT_TESTS=1"}
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
