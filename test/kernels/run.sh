@@ -36,7 +36,7 @@ for s in "${series[@]}"; do
 	rm -rf "$modules"
 	mkdir -p "$modules/modules"
 	n=10
-	for module in libcrc32c nf_defrag_ipv4 nf_defrag_ipv6 nf_conntrack; do
+	for module in libcrc32c nf_defrag_ipv4 nf_defrag_ipv6 nf_conntrack nfnetlink nf_conntrack_netlink; do
 		file=$(find "$kernel" -name "$module.ko*" | head -n 1)
 		[ -n "$file" ] || continue # built in
 		case $file in
