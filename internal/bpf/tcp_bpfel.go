@@ -36,12 +36,12 @@ type tcpEdge struct {
 	BytesSent      uint64
 	BytesReceived  uint64
 	Retransmits    uint64
+	RttUs          uint64
+	TouchedNs      uint64
+	Rtt            [14]uint64
+	Failed         [8]uint64
 	ResetsSent     uint64
 	ResetsReceived uint64
-	Failed         [8]uint64
-	TouchedNs      uint64
-	RttUs          uint64
-	Rtt            [14]uint64
 }
 
 type tcpEdgeKey struct {

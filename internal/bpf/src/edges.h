@@ -58,12 +58,12 @@ struct edge {
 	__u64 bytes_sent;
 	__u64 bytes_received;
 	__u64 retransmits;
+	__u64 rtt_us;           // sum over the samples in rtt
+	__u64 touched_ns;       // pass_ns when it last changed
+	__u64 rtt[RTT_BUCKETS]; // samples by rtt_bounds_us
+	__u64 failed[FAILURE_MAX];
 	__u64 resets_sent;
 	__u64 resets_received;
-	__u64 failed[FAILURE_MAX];
-	__u64 touched_ns; // pass_ns when it last changed
-	__u64 rtt_us;     // sum over the samples in rtt
-	__u64 rtt[RTT_BUCKETS]; // samples by rtt_bounds_us
 };
 
 // listener is all sockets that listen on one address for one owner.
@@ -138,7 +138,8 @@ __u64 pass_ns = 0;
 // touch says that something has just changed.
 static __always_inline void touch(__u64 *touched_ns)
 {
-	*(volatile __u64 *)touched_ns = pass_ns;
+	if (*(volatile __u64 *)touched_ns != pass_ns) // most often it is: the line stays shared between CPUs
+		*(volatile __u64 *)touched_ns = pass_ns;
 }
 
 static __always_inline void count(enum tcp_stat stat)
