@@ -214,11 +214,12 @@ func rss(t *testing.T) (kb uint64) {
 	return kb
 }
 
-// TestRealMillionDestinations has a process scan all of loopback, through tables that are far too small for it. It does a
-// tenth unless EBPFCONTAINER_LONG_TESTS is 1.
+// TestRealMillionDestinations has a process scan all of loopback, through tables that are far too small for it. Unless
+// EBPFCONTAINER_LONG_TESTS is 1 it does not go so far: tests of other packages that run at the same time count it as well,
+// and their tables must not get full.
 func TestRealMillionDestinations(t *testing.T) {
 	rc := newRealContainer(t)
-	destinations, connects := 100_000, 20_000
+	destinations, connects := 16_000, 20_000
 	if os.Getenv("EBPFCONTAINER_LONG_TESTS") == "1" {
 		destinations = 1_000_000
 	}
