@@ -75,6 +75,7 @@ func serve(l net.Listener) {
 		if err != nil {
 			return
 		}
+		_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // a peer that is stopped in between does not close
 		_, _ = io.Copy(io.Discard, c)
 		_ = c.Close()
 	}
