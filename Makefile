@@ -23,7 +23,7 @@ AS_USER := $(if $(and $(ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER) -H env "PATH=$$
 HAVE_CC := $(shell PATH="$(PATH)"; command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
 RACE := $(if $(HAVE_CC),-race)
 
-.PHONY: help run build test test-root test-kernels bench generate lint check
+.PHONY: help run build test test-root test-kernels bench bench-tcp generate lint check
 .PHONY: test-packages generate-packages
 
 help: ## list the targets
@@ -65,6 +65,14 @@ test-kernels: ## run the kernel side's tests on other kernels, in QEMU (Debian a
 
 bench: ## run the benchmarks
 	@$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+.build/bench: $(wildcard test/bench/*.go) go.mod go.sum
+	@$(AS_USER) mkdir -p .build
+	@$(AS_USER) env CGO_ENABLED=0 $(GO) build $(BUILD_FLAGS) -o $@ ./test/bench
+
+bench-tcp: build .build/bench ## measure what it costs to count TCP connections, and that all are (root; BENCH_FLAGS=, see -help)
+	@$(if $(ROOT),,echo "make bench-tcp needs root: sudo make bench-tcp" >&2; exit 1)
+	exec .build/bench tcp $(BENCH_FLAGS)
 
 generate: generate-packages ## write what is generated: kernel programs, metrics, configuration schema, distribution
 	@$(GO) generate ./...
