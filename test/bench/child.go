@@ -22,9 +22,10 @@ import (
 
 // child is another bench that answers each line with one line.
 type child struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Reader
+	word string // what it does
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Reader
 }
 
 // startBench starts a child. It ends with ctx, or with this process; stop must be called.
@@ -43,7 +44,11 @@ func startBench(ctx context.Context, args ...string) (*child, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	return &child{cmd: cmd, in: in, out: bufio.NewReader(out)}, nil
+	c := &child{word: args[0], cmd: cmd, in: in, out: bufio.NewReader(out)}
+	if c.word == "enter" {
+		c.word = args[3]
+	}
+	return c, nil
 }
 
 // bound sees to it that the child does not outlive this process, and that Ctrl-C comes to this process alone.
@@ -59,7 +64,7 @@ func (c *child) say(line string) error {
 func (c *child) hear() (string, error) {
 	line, err := c.out.ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", strings.Join(c.cmd.Args[1:], " "), err)
+		return "", fmt.Errorf("%s: %w", c.word, err)
 	}
 	return strings.TrimSpace(line), nil
 }

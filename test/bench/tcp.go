@@ -23,6 +23,7 @@ type tcpOptions struct {
 	fullN    int
 	rate     float64
 	idle     time.Duration
+	reset    bool
 	programs bool
 	limit    time.Duration
 }
@@ -52,6 +53,7 @@ func benchTCP(ctx context.Context, args []string, out io.Writer) (err error) {
 	fs.IntVar(&b.fullN, "full", 20000, "connects in a round at full speed")
 	fs.Float64Var(&b.rate, "rate", 4000, "connects a second")
 	fs.DurationVar(&b.idle, "idle", 2*time.Second, "how long the idle collector is measured in each round")
+	fs.BoolVar(&b.reset, "reset", false, "let the client close with a reset: fewer changes of state")
 	fs.BoolVar(&b.programs, "programs", true, "measure the kernel programs one by one")
 	fs.DurationVar(&b.limit, "limit", 8*time.Minute, "end after so long, whatever was measured")
 	if err := fs.Parse(args); err != nil {
@@ -113,7 +115,9 @@ func (b *tcpBench) run(ctx context.Context) error {
 }
 
 func (b *tcpBench) load(n int, rate float64) load {
-	return load{n: n, workers: 4, payload: 128, rate: rate, refusedEvery: 20, addr: serverAddr, closed: closedAddr}
+	return load{
+		n: n, workers: 4, payload: 128, rate: rate, refusedEvery: 20, reset: b.reset, addr: serverAddr, closed: closedAddr,
+	}
 }
 
 // tcpPair is one load with and without the collector, one soon after the other.
@@ -161,6 +165,7 @@ func (b *tcpBench) allPairs(ctx context.Context, l load) ([]tcpPair, error) {
 		fmt.Fprintf(b.out, "%d pairs disturbed: another collector's kernel programs were loaded meanwhile\n", len(disturbed))
 	}
 	if len(pairs) == 0 {
+		fmt.Fprintln(b.out, "there were no others: these are given")
 		pairs = disturbed
 	}
 	return pairs, nil
