@@ -192,8 +192,9 @@ func (t *tcpTracer) eachLiveRTT(fn func(*LiveRTT)) error {
 	if _, err := t.rtts.ReadAt(records, 0); err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
+	var r LiveRTT
 	for ; len(records) >= size; records = records[size:] {
-		r := decodeLiveRTT([size]byte(records))
+		r = decodeLiveRTT([size]byte(records))
 		fn(&r)
 	}
 	return nil

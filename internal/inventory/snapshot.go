@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
 
@@ -81,13 +82,7 @@ type RTT struct {
 }
 
 // RTTBounds are the upper bounds, inclusive, of the buckets of RTT.
-var RTTBounds = [...]time.Duration{
-	100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
-	1 * time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond,
-	10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
-	100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond,
-	1 * time.Second,
-}
+var RTTBounds = bpf.RTTBounds
 
 // Destination has the connects to one destination that ended without a connection.
 type Destination struct {
@@ -156,7 +151,8 @@ const (
 )
 
 // Snapshot reads all containers. What cannot be read of one is as it was before, and counted. The error is that of ctx:
-// then what there was no time for is as it was before, too. It changes no totals: any number of callers see the same.
+// then what there was no time for is as it was before, too. It changes no totals but the samples in
+// RTT: any number of callers see the same.
 func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	inv.readLive(ctx)
 	inv.edgesMu.Lock()
