@@ -63,6 +63,8 @@ func runAttempts(rest string) (done, failed int) {
 		unix.Close(fd)
 	case "eyeballs":
 		a.eyeballs()
+	case "expire":
+		a.expire()
 	case "listen": // no attempt at all: an MPTCP socket that nobody accepts from
 		fd, err := trafficSocket(a.addr, unix.IPPROTO_MPTCP)
 		a.note(errors.Join(err, unix.Bind(fd, sockaddr(a.addr)), unix.Listen(fd, 16)))
@@ -214,5 +216,31 @@ func (a *attempts) eyeballs() {
 		a.note(err)
 		unix.Close(loser)
 		unix.Close(winner)
+	}
+}
+
+// expire begins n connects to addr that time out, and meanwhile makes others to other, where they are refused: timers
+// then fire while the kernel is at work on those.
+func (a *attempts) expire() {
+	var fds []int
+	for i := range a.n {
+		fd := a.socket(a.addr, 0)
+		err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1100+1900*i/a.n) // one timer after the other
+		if err := errors.Join(err, a.begin(fd, sockaddr(a.addr))); err != nil {
+			a.note(err)
+		}
+		fds = append(fds, fd)
+	}
+	for begun := time.Now(); time.Since(begun) < 4*time.Second; {
+		fd := a.socket(a.other, 0)
+		if err := unix.Connect(fd, sockaddr(a.other)); !errors.Is(err, unix.ECONNREFUSED) {
+			a.note(err)
+		}
+		unix.Close(fd)
+		a.done++
+	}
+	for _, fd := range fds {
+		a.note(awaitConnected(fd))
+		unix.Close(fd)
 	}
 }

@@ -97,7 +97,7 @@ func (maps ciliumMaps) close() {
 	}
 }
 
-// loadFirst loads on_tcp_state and all maps, without Cilium's where that is refused.
+// loadFirst loads the programs that cannot be left out and all maps, without Cilium's where that is refused.
 func (t *tcpTracer) loadFirst(bpffsRoot string) error {
 	if t.errCilium = t.loadWithCilium(bpffsRoot); t.errCilium == nil {
 		return nil

@@ -6,8 +6,6 @@ package bpf
 
 import (
 	"fmt"
-	"os"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -195,10 +193,7 @@ func TestFailuresOfKilledProcesses(t *testing.T) {
 		if _, err := fmt.Fprintf(ch.in, "attempt blocking 1 0 %s\n", silent); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "SYN_SENT", func() bool {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/tcp", ch.cmd.Process.Pid))
-			return err == nil && strings.Contains(string(b), ":0050 02 ")
-		})
+		ch.awaitSynSent()
 		ch.kill()
 		wantTallies(t, tr, c, map[path]tally{plain(silent): {Failed: failures{FailedAborted: 1}}})
 	})

@@ -17,13 +17,15 @@ import (
 type tcpTracer struct {
 	spec *ebpf.CollectionSpec
 	objs struct {
-		OnTcpState     *ebpf.Program  `ebpf:"on_tcp_state"`
-		BSS            *ebpf.Map      `ebpf:".bss"`
-		HasTranslation *ebpf.Variable `ebpf:"has_translations"`
-		LiveRTTsN      *ebpf.Variable `ebpf:"live_rtts_n"`
-		Sampling       *ebpf.Variable `ebpf:"sampling"`
-		PassNS         *ebpf.Variable `ebpf:"pass_ns"`
-		Connections    *ebpf.Variable `ebpf:"adopting_connections"`
+		OnTcpState       *ebpf.Program  `ebpf:"on_tcp_state"`
+		OnMissedTcpState *ebpf.Program  `ebpf:"on_missed_tcp_state"`
+		OnTcpDestroy     *ebpf.Program  `ebpf:"on_tcp_destroy"`
+		BSS              *ebpf.Map      `ebpf:".bss"`
+		HasTranslation   *ebpf.Variable `ebpf:"has_translations"`
+		LiveRTTsN        *ebpf.Variable `ebpf:"live_rtts_n"`
+		Sampling         *ebpf.Variable `ebpf:"sampling"`
+		PassNS           *ebpf.Variable `ebpf:"pass_ns"`
+		Connections      *ebpf.Variable `ebpf:"adopting_connections"`
 		tcpMaps
 	}
 	rtts *ebpf.Memory // of LiveRtts
@@ -78,7 +80,7 @@ func openTCP(o Options) (*tcpTracer, error) {
 	if t.rtts, err = t.objs.LiveRtts.Memory(); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
-	if err := t.attach(t.objs.OnTcpState); err != nil {
+	if err := t.attach(t.objs.OnTcpState, t.objs.OnMissedTcpState, t.objs.OnTcpDestroy); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	return t, nil
@@ -111,6 +113,7 @@ func (t *tcpTracer) load(extra []*btf.Spec, names ...string) ([]*ebpf.Program, e
 			tcpMapConns:             t.objs.Conns,
 			tcpMapEdges:             t.objs.Edges,
 			tcpMapEdgesOverflow:     t.objs.EdgesOverflow,
+			tcpMapLastSeen:          t.objs.LastSeen,
 			tcpMapListened:          t.objs.Listened,
 			tcpMapListeners:         t.objs.Listeners,
 			tcpMapListenersOverflow: t.objs.ListenersOverflow,
@@ -165,19 +168,16 @@ func (t *tcpTracer) openRefusals(cgroupRoot string) error {
 	if cgroupRoot == "" {
 		return fmt.Errorf("%w: the unified cgroup hierarchy is not mounted", ErrNotSupported)
 	}
-	progs, err := t.load(nil, tcpProgOnTcpDestroy, tcpProgOnConnect4, tcpProgOnConnect6)
+	progs, err := t.load(nil, tcpProgOnConnect4, tcpProgOnConnect6)
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN", ErrNotPermitted)
 	}
 	if err != nil {
 		return err
 	}
-	links, err := attach(progs[0])
-	if err != nil {
-		return err
-	}
+	var links []link.Link
 	for i, hook := range []ebpf.AttachType{ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupInet6Connect} {
-		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroupRoot, Attach: hook, Program: progs[i+1]})
+		l, err := link.AttachCgroup(link.CgroupOptions{Path: cgroupRoot, Attach: hook, Program: progs[i]})
 		if err != nil {
 			return errors.Join(fmt.Errorf("attach to %s: %w", cgroupRoot, err), closeLinks(links))
 		}
@@ -197,7 +197,10 @@ func (t *tcpTracer) close() error {
 	for _, p := range t.programs {
 		errs = append(errs, p.Close())
 	}
-	return errors.Join(append(errs, t.objs.OnTcpState.Close(), t.objs.BSS.Close(), t.objs.tcpMaps.Close())...)
+	for _, p := range []*ebpf.Program{t.objs.OnTcpState, t.objs.OnMissedTcpState, t.objs.OnTcpDestroy} {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(append(errs, t.objs.BSS.Close(), t.objs.tcpMaps.Close())...)
 }
 
 func (t *tcpTracer) stats(s *Stats) {

@@ -113,6 +113,13 @@ type tcpPortKey struct {
 	Pad   uint16
 }
 
+type tcpStateChange struct {
+	_        structs.HostLayout
+	Sk       uint64
+	OldState int32
+	NewState int32
+}
+
 type tcpTcpStat uint32
 
 const (
@@ -145,6 +152,7 @@ const (
 	tcpMapConns               = "conns"
 	tcpMapEdges               = "edges"
 	tcpMapEdgesOverflow       = "edges_overflow"
+	tcpMapLastSeen            = "last_seen"
 	tcpMapListened            = "listened"
 	tcpMapListeners           = "listeners"
 	tcpMapListenersOverflow   = "listeners_overflow"
@@ -156,6 +164,7 @@ const (
 	tcpProgFoldLive           = "fold_live"
 	tcpProgOnConnect4         = "on_connect4"
 	tcpProgOnConnect6         = "on_connect6"
+	tcpProgOnMissedTcpState   = "on_missed_tcp_state"
 	tcpProgOnNetDevQueue      = "on_net_dev_queue"
 	tcpProgOnSendReset        = "on_send_reset"
 	tcpProgOnTcpDestroy       = "on_tcp_destroy"
@@ -213,14 +222,15 @@ type tcpSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tcpProgramSpecs struct {
-	Adopt         *ebpf.ProgramSpec `ebpf:"adopt"`
-	FoldLive      *ebpf.ProgramSpec `ebpf:"fold_live"`
-	OnConnect4    *ebpf.ProgramSpec `ebpf:"on_connect4"`
-	OnConnect6    *ebpf.ProgramSpec `ebpf:"on_connect6"`
-	OnNetDevQueue *ebpf.ProgramSpec `ebpf:"on_net_dev_queue"`
-	OnSendReset   *ebpf.ProgramSpec `ebpf:"on_send_reset"`
-	OnTcpDestroy  *ebpf.ProgramSpec `ebpf:"on_tcp_destroy"`
-	OnTcpState    *ebpf.ProgramSpec `ebpf:"on_tcp_state"`
+	Adopt            *ebpf.ProgramSpec `ebpf:"adopt"`
+	FoldLive         *ebpf.ProgramSpec `ebpf:"fold_live"`
+	OnConnect4       *ebpf.ProgramSpec `ebpf:"on_connect4"`
+	OnConnect6       *ebpf.ProgramSpec `ebpf:"on_connect6"`
+	OnMissedTcpState *ebpf.ProgramSpec `ebpf:"on_missed_tcp_state"`
+	OnNetDevQueue    *ebpf.ProgramSpec `ebpf:"on_net_dev_queue"`
+	OnSendReset      *ebpf.ProgramSpec `ebpf:"on_send_reset"`
+	OnTcpDestroy     *ebpf.ProgramSpec `ebpf:"on_tcp_destroy"`
+	OnTcpState       *ebpf.ProgramSpec `ebpf:"on_tcp_state"`
 }
 
 // tcpMapSpecs contains maps before they are loaded into the kernel.
@@ -237,6 +247,7 @@ type tcpMapSpecs struct {
 	Conns             *ebpf.MapSpec `ebpf:"conns"`
 	Edges             *ebpf.MapSpec `ebpf:"edges"`
 	EdgesOverflow     *ebpf.MapSpec `ebpf:"edges_overflow"`
+	LastSeen          *ebpf.MapSpec `ebpf:"last_seen"`
 	Listened          *ebpf.MapSpec `ebpf:"listened"`
 	Listeners         *ebpf.MapSpec `ebpf:"listeners"`
 	ListenersOverflow *ebpf.MapSpec `ebpf:"listeners_overflow"`
@@ -291,6 +302,7 @@ type tcpMaps struct {
 	Conns             *ebpf.Map `ebpf:"conns"`
 	Edges             *ebpf.Map `ebpf:"edges"`
 	EdgesOverflow     *ebpf.Map `ebpf:"edges_overflow"`
+	LastSeen          *ebpf.Map `ebpf:"last_seen"`
 	Listened          *ebpf.Map `ebpf:"listened"`
 	Listeners         *ebpf.Map `ebpf:"listeners"`
 	ListenersOverflow *ebpf.Map `ebpf:"listeners_overflow"`
@@ -312,6 +324,7 @@ func (m *tcpMaps) Close() error {
 		m.Conns,
 		m.Edges,
 		m.EdgesOverflow,
+		m.LastSeen,
 		m.Listened,
 		m.Listeners,
 		m.ListenersOverflow,
@@ -341,14 +354,15 @@ type tcpVariables struct {
 //
 // It can be passed to loadTcpObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tcpPrograms struct {
-	Adopt         *ebpf.Program `ebpf:"adopt"`
-	FoldLive      *ebpf.Program `ebpf:"fold_live"`
-	OnConnect4    *ebpf.Program `ebpf:"on_connect4"`
-	OnConnect6    *ebpf.Program `ebpf:"on_connect6"`
-	OnNetDevQueue *ebpf.Program `ebpf:"on_net_dev_queue"`
-	OnSendReset   *ebpf.Program `ebpf:"on_send_reset"`
-	OnTcpDestroy  *ebpf.Program `ebpf:"on_tcp_destroy"`
-	OnTcpState    *ebpf.Program `ebpf:"on_tcp_state"`
+	Adopt            *ebpf.Program `ebpf:"adopt"`
+	FoldLive         *ebpf.Program `ebpf:"fold_live"`
+	OnConnect4       *ebpf.Program `ebpf:"on_connect4"`
+	OnConnect6       *ebpf.Program `ebpf:"on_connect6"`
+	OnMissedTcpState *ebpf.Program `ebpf:"on_missed_tcp_state"`
+	OnNetDevQueue    *ebpf.Program `ebpf:"on_net_dev_queue"`
+	OnSendReset      *ebpf.Program `ebpf:"on_send_reset"`
+	OnTcpDestroy     *ebpf.Program `ebpf:"on_tcp_destroy"`
+	OnTcpState       *ebpf.Program `ebpf:"on_tcp_state"`
 }
 
 func (p *tcpPrograms) Close() error {
@@ -357,6 +371,7 @@ func (p *tcpPrograms) Close() error {
 		p.FoldLive,
 		p.OnConnect4,
 		p.OnConnect6,
+		p.OnMissedTcpState,
 		p.OnNetDevQueue,
 		p.OnSendReset,
 		p.OnTcpDestroy,

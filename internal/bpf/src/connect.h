@@ -16,6 +16,10 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+enum {
+	SYN_TIMEOUT_NS = 1000000000, // nobody gives up before the first SYN was sent again
+};
+
 // resolve_actual finds out whether the peer is another one than was dialled.
 static __always_inline void resolve_actual(struct conn *c, struct sock *sk)
 {
@@ -34,9 +38,11 @@ static __always_inline void resolve_actual(struct conn *c, struct sock *sk)
 	c->key.actual_port = actual.port;
 }
 
-// begin_open counts a connection that has become established.
-static __always_inline void begin_open(struct sock *sk, struct conn *c)
+// begin_open counts a connection that has become established, which it may have been for a while if we have missed that.
+// The caller has moved c to CONN_OPENING.
+static __always_inline void begin_open(struct sock *sk, struct conn *c, bool missed)
 {
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
 	struct edge *e;
 
 	resolve_actual(c, sk);
@@ -47,7 +53,9 @@ static __always_inline void begin_open(struct sock *sk, struct conn *c)
 		return;
 	__sync_fetch_and_add(&e->connects, 1);
 	__sync_fetch_and_add(&e->active, 1);
-	if (c->began_ns)
+	if (missed && tp)
+		__sync_fetch_and_add(&e->connect_ns, (tp->srtt_us >> 3) * 1000ULL);
+	else if (c->began_ns)
 		__sync_fetch_and_add(&e->connect_ns, bpf_ktime_get_ns() - c->began_ns);
 	touch(&e->touched_ns);
 }
@@ -81,6 +89,15 @@ static __always_inline int icmp_error(struct sock *sk)
 	return BPF_CORE_READ(err, ee.ee_errno);
 }
 
+// missed_failure guesses why an attempt has ended when the process has already taken the error. A connect() that has waited
+// has also cleared the counters.
+static __always_inline enum failure missed_failure(struct conn *c, struct tcp_sock *tp)
+{
+	if (tp->segs_out)
+		return tp->segs_in ? FAILURE_REFUSED : FAILURE_TIMEOUT;
+	return bpf_ktime_get_ns() - c->began_ns < SYN_TIMEOUT_NS ? FAILURE_REFUSED : FAILURE_TIMEOUT;
+}
+
 static __always_inline enum failure failure_of(struct sock *sk, struct tcp_sock *tp)
 {
 	int err = sk->sk_err;
@@ -108,6 +125,20 @@ static __always_inline enum failure failure_of(struct sock *sk, struct tcp_sock 
 		return FAILURE_NETWORK_UNREACHABLE;
 	}
 	return FAILURE_OTHER;
+}
+
+// end_attempt counts a connect that has failed. The caller has moved c out of CONN_CONNECTING.
+static __always_inline void end_attempt(struct sock *sk, struct conn *c, bool missed)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+	struct edge *e = edge_of(&c->key);
+	enum failure why;
+
+	if (!tp || !e)
+		return;
+	why = failure_of(sk, tp);
+	fail(c, missed && (why == FAILURE_ABORTED || why == FAILURE_OTHER) ? missed_failure(c, tp) : why);
+	fold_retransmits(e, c, tp->total_retrans); // of its SYNs; data that went with one was not received
 }
 
 static __always_inline void begin_connect(struct sock *sk)

@@ -15,6 +15,7 @@ enum conn_phase {
 	CONN_NONE,
 	CONN_ATTEMPTED, // connect() was called, the socket has not moved yet
 	CONN_CONNECTING,
+	CONN_OPENING, // on its way to the next, for an instant
 	CONN_OPEN,
 	CONN_LINGERING, // closed by its owner, the kernel still talks to the peer
 	CONN_OVER,      // was open
@@ -86,6 +87,12 @@ __u32 sampling = 0; // set by user space: this pass of fold_live samples round-t
 const __u32 rtt_bounds_us[RTT_BUCKETS - 1] = {
 	100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000,
 };
+
+// move takes c from one phase to another, for one of those who would at the same time.
+static __always_inline bool move(struct conn *c, __u32 from, __u32 to)
+{
+	return __sync_val_compare_and_swap(&c->phase, from, to) == from;
+}
 
 // is_settled tells that nobody is at work on the socket. It is false on PREEMPT_RT kernels, which have another lock.
 static __always_inline bool is_settled(struct sock *sk)
@@ -167,7 +174,7 @@ static __always_inline void sample_rtt(struct edge *e, __u32 rtt_us)
 // leave_open takes the connection out of active, once.
 static __always_inline void leave_open(struct edge *e, struct conn *c, __u32 next)
 {
-	if (__sync_val_compare_and_swap(&c->phase, CONN_OPEN, next) == CONN_OPEN)
+	if (move(c, CONN_OPEN, next))
 		__sync_fetch_and_add(&e->active, -1);
 }
 

@@ -134,6 +134,7 @@ struct tcp_sock {
 	__u64 bytes_sent;    /* since Linux 4.19 */
 	__u64 bytes_retrans; /* since Linux 4.19 */
 	__u32 total_retrans;
+	__u32 segs_in;
 	__u32 segs_out;
 	__u32 srtt_us; /* smoothed round-trip time, in eighths of a microsecond; 0 before the first measurement */
 };

@@ -53,6 +53,12 @@ static __always_inline bool is_listening(const struct conn *c)
 	return c->phase == CONN_LISTENING || c->phase == CONN_LISTENING_UNNAMED;
 }
 
+// is_made_by_listener tells that c is still the copy of what the listener has.
+static __always_inline bool is_made_by_listener(const struct conn *c, struct sock *sk)
+{
+	return is_listening(c) && c->listener != (__u64)sk;
+}
+
 // begin_listen counts a listening socket. tgid is that of the task that has it.
 static __always_inline void begin_listen(struct sock *sk, const struct owner *owner, __u32 tgid)
 {
@@ -120,16 +126,11 @@ static __always_inline void end_listen(struct sock *sk, struct conn *c)
 	fold_listener(l, c, 0, 0, (__u32)sk->sk_drops.counter);
 }
 
-// on_listening_state is on_tcp_state for listening sockets and those that they have just made.
-static __always_inline void on_listening_state(struct sock *sk, struct conn *c, int new_state)
+// begin_accept makes what a listener has passed on to a new socket that socket's own.
+static __always_inline void begin_accept(struct conn *c)
 {
-	if (new_state == TCP_SYN_RECV) {
-		c->phase = CONN_ACCEPTING; // sk is the new socket
-		__builtin_memset(&c->folded, 0, sizeof(c->folded));
-		return;
-	}
-	if (new_state == TCP_CLOSE)
-		end_listen(sk, c);
+	c->phase = CONN_ACCEPTING;
+	__builtin_memset(&c->folded, 0, sizeof(c->folded));
 }
 
 // on_mptcp_listener_state is on_tcp_state for the TCP socket below a listening MPTCP socket that was there before us, and
@@ -168,8 +169,8 @@ static __always_inline void fold_live_listener(struct sock *sk, struct conn *c)
 	struct owner owner = c->key.owner;
 	struct listener *l;
 
-	if (c->listener != (__u64)sk || sk->__sk_common.skc_state != TCP_LISTEN)
-		return; // made by a listener an instant ago, or closed
+	if (sk->__sk_common.skc_state != TCP_LISTEN)
+		return; // it was closed
 	if (c->phase == CONN_LISTENING_UNNAMED && sk->__sk_common.skc_num) {
 		note_listening(sk->__sk_common.skc_num);
 		begin_listen(sk, &owner, c->tgid);

@@ -7,7 +7,7 @@
  * then adds to the edge at each later change of state. fold_live brings the counters of open sockets up to date before
  * user space reads the tables.
  *
- * Each program but on_tcp_state can be left out: user space loads what the kernel and its privileges allow.
+ * Each program but on_tcp_state and its understudy can be left out: user space loads what the kernel and its privileges allow.
  */
 #include "kernel.h"
 #include "owner.h"
@@ -63,66 +63,161 @@ static __always_inline void on_open_state(struct sock *sk, struct conn *c, int o
 		sample_rtt(e, srtt);
 }
 
-SEC("tp_btf/inet_sock_set_state")
-int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
+static __always_inline bool was_handshake(int old_state)
 {
-	struct tcp_sock *tp;
+	return old_state == TCP_SYN_SENT || old_state == TCP_SYN_RECV;
+}
+
+// open_accepted counts a connection that was accepted, and is established or more. With Fast Open it may be closed by its
+// owner before it is established.
+static __always_inline void open_accepted(struct sock *sk, struct conn *c)
+{
+	struct owner owner = c->key.owner;
+
+	if (!move(c, CONN_ACCEPTING, CONN_OPENING))
+		return;
+	name_edge(&c->key, &owner, sk, EDGE_INBOUND);
+	begin_open(sk, c, false);
+}
+
+static __always_inline void open_connected(struct sock *sk, struct conn *c, bool missed)
+{
+	if (move(c, CONN_CONNECTING, CONN_OPENING))
+		begin_open(sk, c, missed);
+}
+
+// on_state follows one socket. What it has missed of it before it makes up for: see on_missed_tcp_state.
+static __always_inline void on_state(struct sock *sk, int old_state, int new_state)
+{
 	struct owner owner;
-	struct edge *e;
 	struct conn *c;
 
-	if (sk->sk_protocol != IPPROTO_TCP)
-		return 0;
 	if (new_state == TCP_SYN_SENT) {
 		begin_connect(sk);
-		return 0;
+		return;
 	}
 	if (new_state == TCP_LISTEN) {
 		note_listening(sk->__sk_common.skc_num);
 		if (owner_of_current(&owner))
 			begin_listen(sk, &owner, bpf_get_current_pid_tgid() >> 32);
-		return 0;
+		return;
 	}
 	c = bpf_sk_storage_get(&conns, sk, 0, 0);
 	if (!c) {
 		if (old_state == TCP_LISTEN && mptcp_listeners_n)
 			on_mptcp_listener_state(sk, new_state);
+		return;
+	}
+	if (is_listening(c)) {
+		if (new_state == TCP_CLOSE && old_state == TCP_LISTEN) {
+			end_listen(sk, c);
+			return;
+		}
+		begin_accept(c); // sk is a new socket
+	}
+	if (c->phase == CONN_CONNECTING || c->phase == CONN_ACCEPTING) {
+		// SYN_RECV of a simultaneous open is on the way to what follows, and where accepted sockets begin.
+		if (new_state == TCP_SYN_RECV)
+			return;
+		if (new_state == TCP_CLOSE && was_handshake(old_state)) {
+			if (move(c, CONN_CONNECTING, CONN_NONE))
+				end_attempt(sk, c, false);
+			else
+				c->phase = CONN_NONE;
+			return;
+		}
+		open_accepted(sk, c);
+		open_connected(sk, c, new_state != TCP_ESTABLISHED);
+		if (new_state == TCP_ESTABLISHED)
+			return;
+	}
+	if (c->phase == CONN_OPEN || c->phase == CONN_LINGERING)
+		on_open_state(sk, c, old_state, new_state);
+}
+
+struct state_change {
+	__u64 sk;
+	__s32 old_state;
+	__s32 new_state;
+};
+
+// last_seen: of each CPU, the last change that on_tcp_state ran for; cleared by on_missed_tcp_state.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct state_change);
+} last_seen SEC(".maps");
+
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_tcp_state, struct sock *sk, int old_state, int new_state)
+{
+	struct state_change *last;
+	__u32 zero = 0;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	last = bpf_map_lookup_elem(&last_seen, &zero);
+	if (!last)
+		return 0;
+	last->sk = (__u64)sk;
+	last->old_state = old_state;
+	last->new_state = new_state;
+	on_state(sk, old_state, new_state);
+	return 0;
+}
+
+/*
+ * on_missed_tcp_state does what on_tcp_state has missed: since Linux 6.1 a program that is interrupted while it runs is not
+ * run again on that CPU before it is done, so that what a timer or a packet does to other sockets meanwhile would go by
+ * unseen. It runs after on_tcp_state and sees in last_seen if that has run. If an interrupt comes between the two a change
+ * is handled twice, which on_state bears.
+ *
+ * Changes that both have missed are made up for by the next one of the socket, by fold_live, and by on_tcp_destroy.
+ */
+SEC("tp_btf/inet_sock_set_state")
+int BPF_PROG(on_missed_tcp_state, struct sock *sk, int old_state, int new_state)
+{
+	struct state_change *last;
+	__u32 zero = 0;
+
+	if (sk->sk_protocol != IPPROTO_TCP)
+		return 0;
+	last = bpf_map_lookup_elem(&last_seen, &zero);
+	if (!last)
+		return 0;
+	if (last->sk == (__u64)sk && last->old_state == old_state && last->new_state == new_state) {
+		last->sk = 0;
 		return 0;
 	}
+	on_state(sk, old_state, new_state);
+	return 0;
+}
+
+// on_tcp_destroy is the last that is seen of a socket.
+SEC("tp_btf/tcp_destroy_sock")
+int BPF_PROG(on_tcp_destroy, struct sock *sk)
+{
+	struct conn *c = bpf_sk_storage_get(&conns, sk, 0, 0);
+
+	if (!c)
+		return 0;
 	switch (c->phase) {
-	case CONN_CONNECTING:
-		// SYN_RECV of a simultaneous open is on the way to either of these.
-		if (new_state == TCP_ESTABLISHED) {
-			begin_open(sk, c);
-			return 0;
-		}
-		if (new_state != TCP_CLOSE)
-			return 0;
+	case CONN_ATTEMPTED:
 		c->phase = CONN_NONE;
-		tp = bpf_skc_to_tcp_sock(sk);
-		e = edge_of(&c->key);
-		if (!tp || !e)
-			return 0;
-		fail(c, failure_of(sk, tp));
-		fold_retransmits(e, c, tp->total_retrans); // of its SYNs; data that went with one was not received
+		fail(c, FAILURE_UNROUTED);
+		return 0;
+	case CONN_CONNECTING:
+		if (move(c, CONN_CONNECTING, CONN_NONE))
+			end_attempt(sk, c, true);
 		return 0;
 	case CONN_OPEN:
 	case CONN_LINGERING:
-		on_open_state(sk, c, old_state, new_state);
+		on_open_state(sk, c, TCP_ESTABLISHED, TCP_CLOSE);
 		return 0;
 	case CONN_LISTENING:
-	case CONN_LISTENING_UNNAMED:
-		on_listening_state(sk, c, new_state);
-		return 0;
-	case CONN_ACCEPTING:
-		if (new_state == TCP_CLOSE) {
-			c->phase = CONN_NONE;
-			return 0;
-		}
-		// With Fast Open it may be closed by its owner before it is established.
-		owner = c->key.owner;
-		name_edge(&c->key, &owner, sk, EDGE_INBOUND);
-		begin_open(sk, c);
+		if (c->listener == (__u64)sk)
+			end_listen(sk, c);
 	}
 	return 0;
 }
@@ -166,23 +261,39 @@ int on_connect6(struct bpf_sock_addr *ctx)
 	return 1;
 }
 
-SEC("tp_btf/tcp_destroy_sock")
-int BPF_PROG(on_tcp_destroy, struct sock *sk)
-{
-	struct conn *c = bpf_sk_storage_get(&conns, sk, 0, 0);
-
-	if (c && c->phase == CONN_ATTEMPTED) {
-		c->phase = CONN_NONE;
-		fail(c, FAILURE_UNROUTED);
-	}
-	return 0;
-}
-
 SEC("tp_btf/net_dev_queue")
 int BPF_PROG(on_net_dev_queue, struct sk_buff *skb)
 {
 	see_packet(skb->_nfct);
 	return 0;
+}
+
+// catch_up handles changes of state that were missed. It does not hold the socket's lock; who moves c first handles it.
+static __always_inline void catch_up(struct sock *sk, struct conn *c)
+{
+	unsigned char state;
+
+	if (c->phase != CONN_CONNECTING && c->phase != CONN_ACCEPTING && !is_made_by_listener(c, sk))
+		return;
+	// The programs run before the socket gets its new state: whoever has that and not the phase was missed. CLOSE is also
+	// the state before connect(), while that holds the socket.
+	state = *(volatile unsigned char *)&sk->__sk_common.skc_state;
+	switch (state) {
+	case TCP_CLOSE:
+		if (c->phase == CONN_CONNECTING && is_settled(sk) &&
+		    move(c, CONN_CONNECTING, CONN_CONNECTING) && // a barrier
+		    *(volatile unsigned char *)&sk->__sk_common.skc_state == TCP_CLOSE && move(c, CONN_CONNECTING, CONN_NONE))
+			end_attempt(sk, c, true);
+		return;
+	case TCP_SYN_SENT:
+	case TCP_SYN_RECV:
+	case TCP_LISTEN:
+		return;
+	}
+	if (is_made_by_listener(c, sk))
+		begin_accept(c);
+	open_accepted(sk, c);
+	open_connected(sk, c, true);
 }
 
 SEC("iter/bpf_sk_storage_map")
@@ -200,10 +311,11 @@ int fold_live(struct bpf_iter__bpf_sk_storage_map *ctx)
 	c = bpf_sk_storage_get(&conns, sk, 0, 0);
 	if (!c)
 		return 0;
-	if (is_listening(c)) {
+	if (is_listening(c) && !is_made_by_listener(c, sk)) {
 		fold_live_listener(sk, c);
 		return 0;
 	}
+	catch_up(sk, c);
 	if (c->phase != CONN_OPEN && c->phase != CONN_LINGERING)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(sk);
