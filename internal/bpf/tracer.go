@@ -21,6 +21,7 @@ import (
 // Names of the features, as Features gives them.
 const (
 	FeatureCgroupEvents = "cgroup_events" // CgroupEvents
+	FeatureTasks        = "tasks"         // ReadUsages and ProcessExits
 	FeatureNetwork      = "network"       // Read
 	FeatureNetworkLive  = "network_live"  // Read has the bytes of connections that are still open
 	// FeatureNetworkAdopt is Adopt: connections that are older than the Tracer.
@@ -61,6 +62,7 @@ type Tracer struct {
 	features []Feature // guarded by mu once Open has returned
 
 	cgroups *cgroupTracer // nil without FeatureCgroupEvents
+	tasks   *taskTracer   // nil without FeatureTasks
 	tcp     *tcpTracer    // nil without FeatureNetwork
 }
 
@@ -73,6 +75,13 @@ type Feature struct {
 // Stats are the losses of a Tracer and how full its tables are.
 type Stats struct {
 	EventsLost uint64 // cgroup events that did not fit in the ring buffer
+	ExitsLost  uint64 // ProcessExits that did not
+
+	Usages           int    // entries in the table of usages at the last ReadUsages
+	UsagesMax        int    // its capacity
+	TasksUnaccounted uint64 // tasks whose times were lost because that table was full
+	TasksUnknown     uint64 // tasks whose times will not be split if they move to another cgroup
+	DelayAnomalies   uint64 // times left out because they were longer than the life of the task
 
 	Edges    int // entries in the table of edges at the last Read
 	EdgesMax int // its capacity
@@ -94,6 +103,8 @@ func Open(o Options) *Tracer {
 
 	t.cgroups, err = openCgroups(o)
 	t.add(FeatureCgroupEvents, err)
+	t.tasks, err = openTasks(o)
+	t.add(FeatureTasks, err)
 	if !o.Network {
 		return t
 	}
@@ -130,6 +141,9 @@ func (t *Tracer) Stats() Stats {
 	if t.cgroups != nil {
 		t.cgroups.stats(&s)
 	}
+	if t.tasks != nil {
+		t.tasks.stats(&s)
+	}
 	if t.tcp != nil {
 		t.tcp.stats(&s)
 	}
@@ -141,6 +155,9 @@ func (t *Tracer) Close() error {
 	var errs []error
 	if t.cgroups != nil {
 		errs = append(errs, t.cgroups.close())
+	}
+	if t.tasks != nil {
+		errs = append(errs, t.tasks.close())
 	}
 	if t.tcp != nil {
 		errs = append(errs, t.tcp.close())

@@ -46,8 +46,73 @@ struct net {
 	struct ns_common ns;
 };
 
+struct sched_info {
+	unsigned long long run_delay; /* ns on a run queue */
+};
+
+struct sched_entity {
+	__u64 sum_exec_runtime; /* ns */
+};
+
+/* All in ns. */
+struct task_delay_info {
+	__u64 blkio_delay;
+	__u64 swapin_delay;
+	__u64 freepages_delay;
+	__u64 thrashing_delay;
+	__u64 compact_delay; /* since Linux 5.17 */
+	__u64 wpcopy_delay;  /* since Linux 6.0 */
+	__u64 irq_delay;     /* since Linux 6.5 */
+};
+
+struct pid_namespace {
+	unsigned int level;
+	struct ns_common ns;
+};
+
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+};
+
+struct pid {
+	unsigned int level;
+	struct upid numbers[1]; /* level + 1 of them */
+};
+
+struct list_head {
+	struct list_head *next;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live; /* threads that have not begun to exit */
+	int nr_threads;
+	struct list_head thread_head;
+	int group_exit_code;
+	unsigned int flags;
+	unsigned long maxrss; /* pages; set when the last thread exits */
+	struct mm_struct *oom_mm; /* set for a victim of the OOM killer */
+};
+
 struct task_struct {
+	unsigned int flags;
+	int pid;
 	int tgid;
+	int exit_code;
+	struct task_struct *real_parent;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct list_head thread_node; /* in signal->thread_head */
+	__u64 start_time; /* CLOCK_MONOTONIC, ns */
+	struct sched_entity se;
+	struct sched_info sched_info;
+	struct task_delay_info *delays; /* NULL if delay accounting was off when it was made */
+	struct signal_struct *signal;
+	char comm[16];
 	struct css_set *cgroups;
 };
 
@@ -75,10 +140,6 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 	unsigned long skc_flags;
 };
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 /* The lock word of a socket; on PREEMPT_RT kernels it is another type. */
 struct qspinlock {
@@ -205,6 +266,11 @@ struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_map *map;
 	struct sock *sk;
 	void *value;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task; /* NULL after the last one */
 };
 
 struct bpf_iter__task_file {
