@@ -17,6 +17,7 @@ const module = "github.com/ebpfcontainer/ebpfcontainer/"
 
 // mayImport lists, for each package of the house, the packages of the house that it may import. See docs/architecture.md.
 var mayImport = map[string][]string{
+	"internal/apptype":     {},
 	"internal/bpf":         {},
 	"internal/cgroups":     {},
 	"internal/netns":       {},
@@ -28,7 +29,7 @@ var mayImport = map[string][]string{
 	"internal/procfs":      {},
 	"internal/runtimes":    {"internal/cgroups"},
 	"internal/inventory": {
-		"internal/bpf", "internal/cgroups", "internal/delayacct", "internal/logpatterns", "internal/logtail",
+		"internal/apptype", "internal/bpf", "internal/cgroups", "internal/delayacct", "internal/logpatterns", "internal/logtail",
 		"internal/netns", "internal/procfs", "internal/runtimes",
 	},
 	"receiver/ebpfcontainerreceiver": {
