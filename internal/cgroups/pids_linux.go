@@ -28,18 +28,28 @@ const (
 // share. The ids are those of our own PID namespace; processes outside of it are left out. A cgroup that has vanished
 // has none. The error matches fs.ErrNotExist when the hierarchy is not there.
 func (f *FS) PIDs(h Hierarchy, cgroup string) ([]int, error) {
+	return f.pids(h, cgroup, 1)
+}
+
+// Processes is PIDs for whoever wants to look at all of them: it returns the ids of atLeast processes where there are so many,
+// and a few more.
+func (f *FS) Processes(h Hierarchy, cgroup string, atLeast int) ([]int, error) {
+	return f.pids(h, cgroup, atLeast)
+}
+
+func (f *FS) pids(h Hierarchy, cgroup string, atLeast int) ([]int, error) {
 	for _, r := range f.walks {
 		if r.hierarchy == h {
-			return pidsBelow(filepath.Join(r.dir, cgroup))
+			return pidsBelow(filepath.Join(r.dir, cgroup), atLeast)
 		}
 	}
 	return nil, fmt.Errorf("cgroup hierarchy %v: %w", h, fs.ErrNotExist)
 }
 
-func pidsBelow(dir string) ([]int, error) {
+func pidsBelow(dir string, atLeast int) ([]int, error) {
 	var pids []int
 	todo := []string{dir}
-	for looked := 0; len(todo) > 0 && len(pids) == 0 && looked < maxPIDDirs; looked++ {
+	for looked := 0; len(todo) > 0 && len(pids) < atLeast && looked < maxPIDDirs; looked++ {
 		dir := todo[0]
 		todo = todo[1:]
 		found, err := readPIDs(filepath.Join(dir, "cgroup.procs"))
@@ -47,7 +57,7 @@ func pidsBelow(dir string) ([]int, error) {
 			return nil, err
 		}
 		pids = append(pids, found...)
-		if len(pids) > 0 {
+		if len(pids) >= atLeast {
 			break
 		}
 		entries, err := os.ReadDir(dir)

@@ -46,6 +46,8 @@ type container struct {
 	dropped bool      // its end has been told
 	current *life
 	past    cgroups.Stats // totals of the lives before the current one
+	tasks   taskTotals
+	types   []string // of application, as last seen
 
 	network network
 }
@@ -58,6 +60,8 @@ type life struct {
 	young     bool         // born while we watched; others are much older than we know
 	top       [2]*dir      // by hierarchy: the container's own directories, those that are dead included
 	readAt    atomic.Int64 // when it was last read, in nanoseconds since 1970
+	tasks     lifeTasks
+	looked    lookedAt
 
 	stats atomic.Pointer[cgroups.Stats] // as last read, never changed after that
 

@@ -62,6 +62,10 @@ func (k *fakeKernel) CgroupEvents(func(bpf.CgroupEvent)) error { <-k.done; retur
 func (k *fakeKernel) Features() []bpf.Feature                  { return []bpf.Feature{{Name: bpf.FeatureCgroupEvents}} }
 func (k *fakeKernel) Close() error                             { close(k.done); return nil }
 func (k *fakeKernel) Adopt() error                             { return nil }
+func (k *fakeKernel) ProcessExits(func(bpf.ProcessExit)) error { <-k.done; return nil }
+func (k *fakeKernel) DelaysTold() [bpf.NumDelays]bool          { return [bpf.NumDelays]bool{} }
+func (k *fakeKernel) ReadUsages(func(*bpf.Usage)) error        { return nil }
+func (k *fakeKernel) TakeUsage(*bpf.Usage) error               { return nil }
 func (k *fakeKernel) RetryNAT()                                {}
 
 func (k *fakeKernel) AddTranslation(_, _, _ netip.AddrPort) error { return nil }

@@ -23,6 +23,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/apptype"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
@@ -40,6 +41,9 @@ type Options struct {
 	// Keep is how long the last totals of a container that is gone are given, and after that again how long it is
 	// given as Ended. At least one collection must fit in.
 	Keep time.Duration
+
+	// EnableDelayAccounting switches the kernel's delay accounting on for the whole host, where it is off.
+	EnableDelayAccounting bool
 
 	Network NetworkOptions
 	Latency LatencyOptions
@@ -78,11 +82,17 @@ const (
 	FeatureHostNetwork = "host_network_namespace"
 	// FeatureConntrack finds the real peers of connections that are older than the kernel programs.
 	FeatureConntrack = "conntrack"
+	// FeatureDelayAccounting is the kernel's own accounting of all delays but that of the CPU.
+	FeatureDelayAccounting = "delay_accounting"
 )
 
 // kernel is what our programs give; tests have another.
 type kernel interface {
 	CgroupEvents(fn func(bpf.CgroupEvent)) error
+	ReadUsages(fn func(*bpf.Usage)) error
+	TakeUsage(*bpf.Usage) error
+	ProcessExits(fn func(bpf.ProcessExit)) error
+	DelaysTold() [bpf.NumDelays]bool
 	Read(bpf.Pass) error
 	Listened(*bpf.ListenedPorts) error
 	Take(*bpf.Edge) error
@@ -104,6 +114,8 @@ type Inventory struct {
 	now    func() time.Time
 
 	features   []Feature // our own
+	hasTasks   bool      // the kernel program that accounts tasks is there
+	delaysTold [bpf.NumDelays]bool
 	hostNetNS  uint32
 	ephemeral  PortRange
 	legacyOnly bool // no v2 hierarchy is mounted
@@ -111,6 +123,7 @@ type Inventory struct {
 	cancel     context.CancelFunc
 	maintainer sync.WaitGroup
 	follower   sync.WaitGroup
+	programs   programs      // of maintain alone
 	rewalk     chan struct{} // asks for a walk soon
 	born       chan struct{} // tells of a new life
 
@@ -122,8 +135,18 @@ type Inventory struct {
 	dirs         map[cgroups.ID]*dir
 	places       map[place]*container // of the containers' own directories that exist
 	containers   map[string]*container
-	over         []*life // to be closed by maintain
-	status       Status  // the counters
+	over         []*life    // to be closed by maintain
+	status       Status     // the counters
+	events       chan Event // nil while nobody follows
+	strangeExits []strangeExit
+
+	accountsDelays bool  // the kernel's accounting is on
+	accountingOff  error // why it is not
+
+	tasksMu    sync.Mutex // taken before mu: one pass over the kernel's usages at a time; guards what follows
+	usages     map[[2]uint64]*usage
+	usageTable []bpf.Usage // the kernel's, of the last pass
+	usageError string      // of the last pass that went wrong: each kind is said once
 
 	edgesMu    sync.Mutex // taken before mu: one pass over the kernel's tables at a time; guards what follows and all traffic
 	table      []bpf.Edge // the kernel's, of the last pass
@@ -147,6 +170,12 @@ type Status struct {
 	ReadErrors        uint64 // reads of one container's files that went wrong; a container just gone is no error
 	WalkErrors        uint64 // walks of the cgroup tree that did not see all of it
 	EventsLost        uint64 // kernel events that did not fit in the ring buffer; the next walk makes up for them
+	EventsDropped     uint64 // exits and OOM kills of which no record could be given; they are counted all the same
+	UsagesLive        int    // entries in the kernel's table of usages at the last snapshot
+	UsagesMax         int
+	TasksUnaccounted  uint64 // tasks whose times were lost because that table was full
+	TasksUnknown      uint64 // tasks whose times are not split if they move to another cgroup
+	DelayAnomalies    uint64 // delays left out because they were longer than the life of the task
 	EdgesLive         int    // entries in the kernel's table of edges at the last snapshot
 	EdgesMax          int
 	EdgesFolded       uint64 // connections counted under OtherDestination because the kernel's table was full
@@ -202,12 +231,23 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		dirs:       map[cgroups.ID]*dir{},
 		places:     map[place]*container{},
 		containers: map[string]*container{},
+		usages:     map[[2]uint64]*usage{},
 	}
 	for _, f := range k.Features() {
-		if f.Name == bpf.FeatureCgroupEvents {
+		switch f.Name {
+		case bpf.FeatureCgroupEvents:
 			inv.hasEvents = f.Err == nil
+		case bpf.FeatureTasks:
+			inv.hasTasks = f.Err == nil
 		}
 	}
+	table, err := apptype.Default()
+	if err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	inv.programs = programs{procRoot: opts.ProcRoot, table: table, executables: map[fileID][]string{}}
+	inv.delaysTold = k.DelaysTold()
+	inv.beginDelayAccounting()
 	if opts.Network.Enabled {
 		ns, err := hostNetNS(opts.ProcRoot)
 		inv.hostNetNS = ns
@@ -235,6 +275,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	inv.cancel = cancel
 	if follow {
 		inv.follower.Go(inv.followEvents)
+	}
+	if inv.hasTasks {
+		inv.follower.Go(inv.followExits)
 	}
 	inv.maintainer.Go(func() { inv.maintain(run) })
 	if opts.Network.Enabled && opts.Latency.ICMP {
@@ -268,13 +311,19 @@ func (inv *Inventory) Status() Status {
 			s.Containers++
 		}
 	}
+	accounting := Feature{Name: FeatureDelayAccounting, Err: inv.accountingOff}
 	inv.mu.Unlock()
 	s.CgroupMode = inv.fs.Mode().String()
 	for _, f := range inv.kernel.Features() {
 		s.Features = append(s.Features, Feature{Name: f.Name, Err: f.Err})
 	}
 	s.Features = append(s.Features, inv.features...)
+	s.Features = append(s.Features, accounting)
 	s.EventsLost = k.EventsLost
+	s.EventsDropped += k.ExitsLost
+	s.UsagesLive, s.UsagesMax = k.Usages, k.UsagesMax
+	s.TasksUnaccounted, s.TasksUnknown = k.TasksUnaccounted, k.TasksUnknown
+	s.DelayAnomalies = k.DelayAnomalies
 	s.EdgesLive, s.EdgesMax = k.Edges, k.EdgesMax
 	s.EdgesFolded = k.EdgesFolded
 	s.EdgesUnaccounted = k.EdgesUnaccounted + k.Untracked

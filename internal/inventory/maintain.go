@@ -69,8 +69,12 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			next = min(next, walkAtMostEvery)
 		}
 		inv.closeOver()
+		inv.retryStrangeExits(now)
+		inv.lookAtPrograms(now)
 		if now.Sub(lastClean) >= cleanEvery {
 			lastClean = now
+			inv.checkDelayAccounting()
+			inv.cleanTasks(now)
 			if err := inv.clean(ctx, now); err != nil && ctx.Err() == nil {
 				inv.log.Warn("kernel's edges not cleared", zap.Error(err))
 			}

@@ -156,7 +156,7 @@ func openReal(t *testing.T, names ...string) *Inventory {
 	})
 	for _, f := range inv.Status().Features {
 		switch f.Name {
-		case FeatureHostNetwork:
+		case FeatureHostNetwork, FeatureDelayAccounting:
 		case FeatureConntrack, bpf.FeatureNetworkNAT: // modules that are loaded when somebody uses them
 			if f.Err != nil && !errors.Is(f.Err, errors.ErrUnsupported) {
 				t.Fatalf("%s: %v", f.Name, f.Err)

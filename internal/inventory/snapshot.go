@@ -39,6 +39,9 @@ type Container struct {
 	Born  time.Time   // when its present cgroup was made; zero if that was before we watched
 	Phase Phase
 	Stats cgroups.Stats
+	Tasks Tasks
+
+	ApplicationTypes []string // what its processes are, such as postgres, sorted; shared, not to be changed
 
 	Edges        []Edge        // sorted by Destination and Actual, no pair twice
 	Destinations []Destination // sorted by Destination, no Destination twice; each that an edge has, and those that only failed
@@ -158,6 +161,7 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
 	_ = inv.pass(ctx, true, nil) // counted there
+	_ = inv.passTasks()          // likewise
 
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -176,7 +180,10 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 			Born:  c.current.birth(),
 			Phase: phase,
 			Stats: stats,
+
+			ApplicationTypes: c.types,
 		}
+		inv.giveTasks(&one, c)
 		inv.giveNetwork(&one, c, s.At)
 		s.Containers = append(s.Containers, one)
 	}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inventory
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
+)
+
+// Event is something that happened to a container at one moment.
+type Event struct {
+	Kind EventKind
+	At   time.Time
+	Name string      // of the container
+	Ref  cgroups.Ref // likewise
+
+	PID, InnerPID int    // of the process, in the host's PID namespace and in its own
+	Command       string // at most 15 bytes, as the process has it: not always valid UTF-8
+	Reason        ExitReason
+	Code, Signal  int           // exit status, or by which signal it was killed; the other one is 0
+	Life          time.Duration // of the process
+	MaxRSS        uint64        // bytes, the most that it had
+	MemoryLimit   Opt[uint64]   // bytes, of the container
+}
+
+// EventKind is what happened.
+type EventKind uint8
+
+// The kinds of Event.
+const (
+	EventExit    EventKind = iota // the main process has ended
+	EventOOMKill                  // the OOM killer has killed a process; if it was the main one EventExit follows
+)
+
+const (
+	// maxEvents wait for their follower.
+	maxEvents = 1024
+	// maxStrangeExits wait for their cgroup to become known, for strangeExitFor.
+	maxStrangeExits = 256
+	strangeExitFor  = 5 * time.Second
+)
+
+// strangeExit is one of a cgroup that is not known yet: its events and those of exits come by different ways.
+type strangeExit struct {
+	exit bpf.ProcessExit
+	at   time.Time
+}
+
+// FollowEvents calls fn for each event, in order, until ctx ends. Events from before are not given. There can be one
+// follower at a time; what it is too slow for is in Status.EventsDropped.
+func (inv *Inventory) FollowEvents(ctx context.Context, fn func(Event)) {
+	queue := make(chan Event, maxEvents)
+	inv.mu.Lock()
+	inv.events = queue
+	inv.mu.Unlock()
+	defer func() {
+		inv.mu.Lock()
+		inv.events = nil
+		inv.mu.Unlock()
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-queue:
+			fn(e)
+		}
+	}
+}
+
+// followExits runs until the kernel is closed.
+func (inv *Inventory) followExits() {
+	err := inv.kernel.ProcessExits(func(e bpf.ProcessExit) {
+		inv.mu.Lock()
+		defer inv.mu.Unlock()
+		inv.onExit(strangeExit{e, inv.now()})
+	})
+	if err != nil {
+		inv.log.Error("no more records of exits and OOM kills", zap.Error(err))
+	}
+}
+
+// onExit tells of an exit, now or when its cgroup is known. mu is held.
+func (inv *Inventory) onExit(s strangeExit) {
+	d := inv.resolve(s.exit.CgroupV2, s.exit.CgroupV1)
+	if d == nil {
+		if len(inv.strangeExits) < maxStrangeExits {
+			inv.strangeExits = append(inv.strangeExits, s)
+		} else {
+			inv.status.EventsDropped++
+		}
+		return
+	}
+	c := d.container()
+	if c == nil {
+		return
+	}
+	e := Event{
+		Kind: EventOOMKill,
+		At:   s.at,
+		Name: c.name,
+		Ref:  c.ref,
+		PID:  s.exit.PID, InnerPID: s.exit.InnerPID,
+		Command: s.exit.Command,
+		Reason:  s.exit.Reason,
+		Code:    s.exit.Code, Signal: s.exit.Signal,
+		Life:        s.exit.Life,
+		MaxRSS:      s.exit.MaxRSS,
+		MemoryLimit: d.life.stats.Load().Memory.Limit,
+	}
+	if e.Reason == bpf.ExitOOMKilled {
+		inv.tell(e)
+	}
+	if s.exit.Main {
+		e.Kind = EventExit
+		inv.tell(e)
+	}
+}
+
+// tell gives an event to who follows. mu is held.
+func (inv *Inventory) tell(e Event) {
+	if inv.events == nil {
+		return
+	}
+	select {
+	case inv.events <- e:
+	default:
+		inv.status.EventsDropped++
+	}
+}
+
+// retryStrangeExits looks again for the cgroups of exits that were not known.
+func (inv *Inventory) retryStrangeExits(now time.Time) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	waiting := inv.strangeExits
+	inv.strangeExits = nil
+	for _, s := range waiting {
+		if now.Sub(s.at) > strangeExitFor && inv.resolve(s.exit.CgroupV2, s.exit.CgroupV1) == nil {
+			inv.status.EventsDropped++
+			continue
+		}
+		inv.onExit(s)
+	}
+}
