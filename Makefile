@@ -23,7 +23,7 @@ AS_USER := $(if $(and $(ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER) -H env "PATH=$$
 HAVE_CC := $(shell PATH="$(PATH)"; command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
 RACE := $(if $(HAVE_CC),-race)
 
-.PHONY: help run build test test-root test-kernels bench bench-tcp generate lint check
+.PHONY: help run build test test-root test-kernels bench bench-tcp bench-delay generate lint check
 .PHONY: test-packages generate-packages
 
 help: ## list the targets
@@ -73,6 +73,10 @@ bench: ## run the benchmarks
 bench-tcp: build .build/bench ## measure what it costs to count TCP connections, and that all are (root; BENCH_FLAGS=, see -help)
 	@$(if $(ROOT),,echo "make bench-tcp needs root: sudo make bench-tcp" >&2; exit 1)
 	exec .build/bench tcp $(BENCH_FLAGS)
+
+bench-delay: build .build/bench ## measure what it costs to add up delays over exits, and that all are (root; BENCH_FLAGS=, see -help)
+	@$(if $(ROOT),,echo "make bench-delay needs root: sudo make bench-delay" >&2; exit 1)
+	exec .build/bench delay $(BENCH_FLAGS)
 
 generate: generate-packages ## write what is generated: kernel programs, metrics, configuration schema, distribution
 	@$(GO) generate ./...

@@ -2,10 +2,11 @@
 
 //go:build linux
 
-// Command bench measures what it costs to watch TCP connections, and whether each one is counted. It needs root, an
-// otherwise quiet machine, and the built collector.
+// Command bench measures what it costs to watch TCP connections and processes, and whether each one is counted. It needs
+// root, an otherwise quiet machine, and the built collector.
 //
 //	bench tcp [FLAGS]     the same load with and without the collector in turn, and the cost of each kernel program
+//	bench delay [FLAGS]   delays of processes that end between two collections, storms of exits, and what they cost
 //	bench scale [FLAGS]   many open connections and many destinations
 //
 // It makes containers for itself: cgroups that look like Docker's, and a network namespace without a way out. Both are
@@ -44,11 +45,13 @@ func main() {
 
 func run(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("usage: bench tcp|scale [-help]")
+		return errors.New("usage: bench tcp|delay|scale [-help]")
 	}
 	switch word, args := args[0], args[1:]; word {
 	case "tcp":
 		return benchTCP(ctx, args, out)
+	case "delay":
+		return benchDelay(ctx, args, out)
 	case "scale":
 		return benchScale(ctx, args, out)
 	case "enter":
