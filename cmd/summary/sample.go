@@ -22,9 +22,14 @@ type sample struct {
 // container is what one container had used up when the page was read. A pointer is nil where the page has no such series.
 type container struct {
 	name        string
+	types       map[string]bool
 	cpuSeconds  *float64
+	cpuDelay    *float64
 	rss         *float64
 	workingSet  *float64
+	restarts    *float64
+	exits       *float64
+	exitsBy     map[string]float64 // reason -> exits
 	connects    *float64
 	failed      *float64
 	accepted    *float64
@@ -50,13 +55,23 @@ func parse(page io.Reader, at time.Time) (sample, error) {
 			}
 			c := s.containers[id]
 			if c == nil {
-				c = &container{name: name, connectedTo: map[string]float64{}, failedBy: map[string]float64{}}
+				c = &container{
+					name: name, types: map[string]bool{},
+					connectedTo: map[string]float64{}, failedBy: map[string]float64{}, exitsBy: map[string]float64{},
+				}
 				s.containers[id] = c
 			}
 			add(c, labels, valueOf(m))
 		}
 	}
 	each("container_resources_cpu_usage_seconds_total", func(c *container, _ map[string]string, v float64) { c.cpuSeconds = &v })
+	each("container_application_type", func(c *container, labels map[string]string, _ float64) { c.types[labels["application_type"]] = true })
+	each("container_resources_cpu_delay_seconds_total", func(c *container, _ map[string]string, v float64) { c.cpuDelay = &v })
+	each("container_restarts_total", func(c *container, _ map[string]string, v float64) { c.restarts = &v })
+	each("container_exits_total", func(c *container, labels map[string]string, v float64) {
+		c.exits = sum(c.exits, v)
+		c.exitsBy[labels["reason"]] += v
+	})
 	each("container_resources_memory_rss_bytes", func(c *container, _ map[string]string, v float64) { c.rss = &v })
 	each("container_resources_memory_working_set_bytes", func(c *container, _ map[string]string, v float64) { c.workingSet = &v })
 	each("container_net_tcp_successful_connects_total", func(c *container, labels map[string]string, v float64) {

@@ -21,7 +21,7 @@ const (
 	kibi          = 1024
 	mebi          = kibi * kibi
 	gibi          = kibi * mebi
-	columnHeading = "CONTAINER\tCORES\tCPU TIME\tWORKING SET\tRSS\tCONNECTS\tFAILED\tACCEPTED\tACTIVE\tMOST CONNECTS TO"
+	columnHeading = "CONTAINER\tTYPE\tCORES\tCPU TIME\tCPU DELAY\tWORKING SET\tRSS\tRESTARTS\tEXITS\tCONNECTS\tFAILED\tACCEPTED\tACTIVE\tMOST CONNECTS TO"
 )
 
 // row is a container with the cores it used between two samples, nil when there is only one.
@@ -46,9 +46,11 @@ func printTable(out io.Writer, before, now sample, limit int) error {
 	tw := tabwriter.NewWriter(&buf, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, columnHeading)
 	for _, r := range sorted[:len(sorted)-left] {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shorten(r.name), number(r.cores, "%.3f"), number(r.cpuSeconds, "%.1f s"),
-			size(r.workingSet), size(r.rss),
-			number(r.connects, "%.0f"), failures(r.failed, r.failedBy), number(r.accepted, "%.0f"), number(r.active, "%.0f"),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shorten(r.name),
+			cmp.Or(strings.Join(slices.Sorted(maps.Keys(r.types)), " "), noValue),
+			number(r.cores, "%.3f"), number(r.cpuSeconds, "%.1f s"), number(r.cpuDelay, "%.1f s"),
+			size(r.workingSet), size(r.rss), number(r.restarts, "%.0f"), withReason(r.exits, r.exitsBy),
+			number(r.connects, "%.0f"), withReason(r.failed, r.failedBy), number(r.accepted, "%.0f"), number(r.active, "%.0f"),
 			cmp.Or(top(r.connectedTo), noValue))
 	}
 	if err := tw.Flush(); err != nil {
@@ -86,14 +88,14 @@ func rows(before, now sample) []row {
 	return all
 }
 
-// failures gives their number and the most frequent reason, with its own number if there are others.
-func failures(failed *float64, by map[string]float64) string {
-	cell, reason := number(failed, "%.0f"), top(by)
-	if failed == nil || *failed == 0 || reason == "" {
+// withReason gives a number and the most frequent reason, with its own number if there are others.
+func withReason(n *float64, by map[string]float64) string {
+	cell, reason := number(n, "%.0f"), top(by)
+	if n == nil || *n == 0 || reason == "" {
 		return cell
 	}
 	word := strings.ReplaceAll(reason, "_", " ")
-	if by[reason] >= *failed {
+	if by[reason] >= *n {
 		return cell + " " + word
 	}
 	return fmt.Sprintf("%s (%.0f %s)", cell, by[reason], word)
