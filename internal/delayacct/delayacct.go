@@ -7,7 +7,8 @@
 // for tasks that live; both use taskstats, the kernel's interface for this, over generic netlink. Taskstats answers only
 // processes of the host's own user, process and network namespaces that have CAP_NET_ADMIN.
 //
-// It knows no containers, and keeps nothing of a task beyond the call that gives it.
+// It knows no containers, and keeps nothing of a task beyond the call that gives it. Whoever joins records by PID remembers
+// that on a busy host the same one comes again within seconds.
 package delayacct
 
 import (
@@ -90,6 +91,7 @@ func (d *Delays) Clamp(limit time.Duration) int {
 // Flags of a task, as in the kernel's process accounting (include/uapi/linux/acct.h).
 type Flags uint8
 
+// What a task's Flags say of it.
 const (
 	Forked    Flags = 0x01 // forked and did not exec
 	SuperUser Flags = 0x02 // used a privilege
@@ -109,7 +111,7 @@ type Stats struct {
 	Flags   Flags
 	Begin   time.Time     // by the wall clock, in whole seconds
 	Elapsed time.Duration // since the task began; of a Group the sum over its living tasks
-	User    time.Duration // CPU time in user mode
+	User    time.Duration // CPU time in user mode; as the next often counted in timer ticks, so that it may exceed Elapsed
 	System  time.Duration // CPU time in the kernel
 
 	Delays Delays

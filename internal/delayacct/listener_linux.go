@@ -21,7 +21,7 @@ import (
 
 const (
 	defaultReceiveBuffer = 4 << 20
-	defaultPause         = 10 * time.Millisecond
+	defaultPause         = 50 * time.Millisecond
 	hearingTime          = 2 * time.Second
 )
 
@@ -30,10 +30,11 @@ type Options struct {
 	ProcRoot string // where the host's /proc is; default /proc
 	SysRoot  string // where /sys is; default /sys
 
-	// ReceiveBuffer is how many bytes of records may wait to be received; default 4 MiB. A record takes about 2 KiB of it.
+	// ReceiveBuffer is how many bytes of records may wait to be received; default 4 MiB. A record takes 0.6 KiB of it, with
+	// that of a thread group 1.2 KiB (measured on Linux 6.18).
 	ReceiveBuffer int
 	// Pause is how long Receive lets records gather after it has received all that were there, so that one waking serves
-	// many; default 10 ms, none if negative.
+	// many; default 50 ms, none if negative.
 	Pause time.Duration
 	// NetNS is a descriptor of the host's network namespace; 0: this process lives in it. Taskstats sends records nowhere else.
 	NetNS int

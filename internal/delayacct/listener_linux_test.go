@@ -87,7 +87,7 @@ func starve(t *testing.T, cpu, n int) []life {
 	}
 	var lives []life
 	for range n {
-		cmd := exec.Command("sh", "-c", "j=0; while [ $j -lt 5000 ]; do j=$((j+1)); done; read ran waited rest </proc/self/schedstat; echo $waited")
+		cmd := exec.Command("sh", "-c", "j=0; while [ $j -lt 8000 ]; do j=$((j+1)); done; read ran waited rest </proc/self/schedstat; echo $waited")
 		var out strings.Builder
 		cmd.Stdout = &out
 		if err := cmd.Start(); err != nil {
@@ -112,7 +112,7 @@ func starve(t *testing.T, cpu, n int) []life {
 func TestThreads(t *testing.T) {
 	w := watch(t, Options{})
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), childEnv+"=threads", endAtOnce)
+	cmd.Env = append(os.Environ(), childEnv+"=threads", endAtOnce, "GOMAXPROCS=8")
 	cpu := someCPU(t)
 	out := make(chan []byte)
 	go func() { // on a thread of its own, which the child inherits its CPU from
@@ -177,8 +177,8 @@ func TestShortLives(t *testing.T) {
 			e.TGID != e.PID || int(e.PPID) != os.Getpid() || e.UID != 0 {
 			t.Errorf("%s: %+v %q", tt.script, e, e.Comm())
 		}
-		if e.Elapsed < tt.atLeast || e.Elapsed > took || e.Begin.Sub(began).Abs() > 2*time.Second || e.User+e.System > e.Elapsed {
-			t.Errorf("%s: elapsed %v of %v, begin %v, CPU %v + %v", tt.script, e.Elapsed, took, e.Begin, e.User, e.System)
+		if e.Elapsed < tt.atLeast || e.Elapsed > took || e.Begin.Sub(began).Abs() > 2*time.Second {
+			t.Errorf("%s: elapsed %v of %v, begin %v", tt.script, e.Elapsed, took, e.Begin)
 		}
 		if !e.Delays.CPU.OK || e.Delays.CPU.Time > e.Elapsed {
 			t.Errorf("%s: %+v in %v", tt.script, e.Delays.CPU, e.Elapsed)

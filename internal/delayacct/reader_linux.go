@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reader asks for tasks that live. Its methods may be called at the same time.
+// Reader asks for tasks that live. Its methods may be called at the same time; they take turns.
 type Reader struct {
 	mu       sync.Mutex
 	conn     *conn
 	counting *counting
+	exit     Exit // what came last
 }
 
 // OpenReader makes a Reader. The errors are those of Listen; that this process is not permitted shows only when it asks.
@@ -45,27 +46,22 @@ func (r *Reader) Close() error {
 func (r *Reader) ask(attr uint16, id int) (Stats, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var e Exit
-	found := false
-	err := r.askRecord(attr, id, &e, &found)
-	if err == nil && !found {
-		err = errMalformed
-	}
+	err := r.askRecord(attr, id)
 	switch {
 	case errors.Is(err, unix.ESRCH):
 		return Stats{}, fmt.Errorf("taskstats of %d: %w", id, ErrGone)
 	case err != nil:
 		return Stats{}, fmt.Errorf("taskstats of %d: %w", id, err)
 	}
-	return e.Stats, nil
+	return r.exit.Stats, nil
 }
 
-func (r *Reader) askRecord(attr uint16, id int, e *Exit, found *bool) error {
-	var value [4]byte
-	binary.NativeEndian.PutUint32(value[:], uint32(id))
+func (r *Reader) askRecord(attr uint16, id int) error {
 	if r.conn.fd < 0 {
 		return os.ErrClosed
 	}
+	var value [4]byte
+	binary.NativeEndian.PutUint32(value[:], uint32(id))
 	if err := r.conn.send(attr, value[:], 0); err != nil {
 		return err
 	}
@@ -73,5 +69,12 @@ func (r *Reader) askRecord(attr uint16, id int, e *Exit, found *bool) error {
 	if err != nil {
 		return err
 	}
-	return eachRecord(m.body, r.counting.on(), e, func(*Exit) { *found = true })
+	found := false
+	if err := eachRecord(m.body, r.counting.on(), &r.exit, func(*Exit) { found = true }); err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("an answer without a record: %w", errMalformed)
+	}
+	return nil
 }

@@ -109,7 +109,7 @@ func TestDecodeVersions(t *testing.T) {
 
 func TestDecodeCutShort(t *testing.T) {
 	whole := taskstats(16)
-	for n := range len(whole) {
+	for n := range whole {
 		var got Stats
 		err := (record{whole[:n], 16, true}).decode(&got)
 		if short := n < leastTaskSize; errors.Is(err, errShort) != short {
