@@ -12,9 +12,9 @@ import (
 )
 
 var (
-	errAccountingOff = errors.New("the kernel does not account block I/O and memory delays (kernel.task_delayacct is 0): " +
-		"run sysctl -w kernel.task_delayacct=1, or set delays.enable_accounting")
-	errAccountingMissing = errors.New("the kernel is built without delay accounting (CONFIG_TASK_DELAY_ACCT)")
+	errAccountingOff = fmt.Errorf("the kernel's accounting of block I/O and memory delays is %w (kernel.task_delayacct is 0): "+
+		"run sysctl -w kernel.task_delayacct=1, or set delays.enable_accounting", ErrSwitchedOff)
+	errAccountingMissing = fmt.Errorf("%w: the kernel is built without delay accounting (CONFIG_TASK_DELAY_ACCT)", errors.ErrUnsupported)
 	errAccountingUnknown = errors.New("nothing tells whether the kernel accounts delays (/proc/sys/kernel/task_delayacct is missing)")
 )
 

@@ -4,6 +4,7 @@ package inventory
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -60,8 +61,10 @@ func (inv *Inventory) FollowEvents(ctx context.Context, fn func(Event)) {
 	inv.mu.Unlock()
 	defer func() {
 		inv.mu.Lock()
-		inv.events = nil
-		inv.mu.Unlock()
+		defer inv.mu.Unlock()
+		if inv.events == queue { // nobody else has taken over
+			inv.events = nil
+		}
 	}()
 	for {
 		select {
@@ -76,26 +79,69 @@ func (inv *Inventory) FollowEvents(ctx context.Context, fn func(Event)) {
 // followExits runs until the kernel is closed.
 func (inv *Inventory) followExits() {
 	err := inv.kernel.ProcessExits(func(e bpf.ProcessExit) {
+		now := inv.now()
 		inv.mu.Lock()
-		defer inv.mu.Unlock()
-		inv.onExit(strangeExit{e, inv.now()})
+		switch {
+		case inv.events == nil:
+		case len(inv.strangeExits) < maxStrangeExits:
+			inv.strangeExits = append(inv.strangeExits, strangeExit{e, now})
+		default:
+			inv.status.EventsDropped++
+		}
+		inv.mu.Unlock()
+		inv.retryStrangeExits(now)
 	})
 	if err != nil {
 		inv.log.Error("no more records of exits and OOM kills", zap.Error(err))
 	}
 }
 
-// onExit tells of an exit, now or when its cgroup is known. mu is held.
-func (inv *Inventory) onExit(s strangeExit) {
-	d := inv.resolve(s.exit.CgroupV2, s.exit.CgroupV1)
-	if d == nil {
-		if len(inv.strangeExits) < maxStrangeExits {
-			inv.strangeExits = append(inv.strangeExits, s)
-		} else {
-			inv.status.EventsDropped++
-		}
+// retryStrangeExits tells of the exits whose cgroup is known by now, in their order.
+func (inv *Inventory) retryStrangeExits(now time.Time) {
+	inv.readUnread()
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	if inv.events == nil {
+		inv.strangeExits = nil
 		return
 	}
+	inv.strangeExits = slices.DeleteFunc(inv.strangeExits, func(s strangeExit) bool {
+		d := inv.resolve(s.exit.CgroupV2, s.exit.CgroupV1)
+		switch {
+		case d != nil:
+			inv.tellExit(&s, d)
+		case now.Sub(s.at) > strangeExitFor:
+			inv.status.EventsDropped++
+		default:
+			return false
+		}
+		return true
+	})
+}
+
+// readUnread reads the files of containers of which a process has ended before they were read for the first time: nothing
+// knows of their limits yet.
+func (inv *Inventory) readUnread() {
+	var unread []*life
+	inv.mu.Lock()
+	for i := range inv.strangeExits {
+		e := &inv.strangeExits[i].exit
+		if d := inv.resolve(e.CgroupV2, e.CgroupV1); d.container() != nil && d.life.readAt.Load() == 0 {
+			unread = append(unread, d.life)
+		}
+	}
+	inv.mu.Unlock()
+	for _, l := range unread {
+		if err := l.read(inv.now()); err != nil {
+			inv.mu.Lock()
+			inv.countRead(err)
+			inv.mu.Unlock()
+		}
+	}
+}
+
+// tellExit tells of an exit in the cgroup d. mu is held.
+func (inv *Inventory) tellExit(s *strangeExit, d *dir) {
 	c := d.container()
 	if c == nil {
 		return
@@ -131,20 +177,5 @@ func (inv *Inventory) tell(e Event) {
 	case inv.events <- e:
 	default:
 		inv.status.EventsDropped++
-	}
-}
-
-// retryStrangeExits looks again for the cgroups of exits that were not known.
-func (inv *Inventory) retryStrangeExits(now time.Time) {
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
-	waiting := inv.strangeExits
-	inv.strangeExits = nil
-	for _, s := range waiting {
-		if now.Sub(s.at) > strangeExitFor && inv.resolve(s.exit.CgroupV2, s.exit.CgroupV1) == nil {
-			inv.status.EventsDropped++
-			continue
-		}
-		inv.onExit(s)
 	}
 }

@@ -35,10 +35,16 @@ type fakeKernel struct {
 	listeners []bpf.Listener
 	listened  bpf.ListenedPorts
 	rtts      []bpf.LiveRTT
+	usages    []bpf.Usage
+	usagesErr error
+	takeErr   error
+	taken     []bpf.Usage   // by TakeUsage
+	exits     chan toldExit // see exit
 	stats     bpf.Stats
 	err       error
 	onTake    func(*bpf.Edge) // what comes in between a pass and Take; changes the edge
 	onClose   func(*bpf.Listener)
+	onUsage   func(*bpf.Usage)
 	done      chan struct{}
 }
 
@@ -59,14 +65,12 @@ func idOf(e *bpf.Edge) edgeID {
 }
 
 func (k *fakeKernel) CgroupEvents(func(bpf.CgroupEvent)) error { <-k.done; return nil }
-func (k *fakeKernel) Features() []bpf.Feature                  { return []bpf.Feature{{Name: bpf.FeatureCgroupEvents}} }
-func (k *fakeKernel) Close() error                             { close(k.done); return nil }
-func (k *fakeKernel) Adopt() error                             { return nil }
-func (k *fakeKernel) ProcessExits(func(bpf.ProcessExit)) error { <-k.done; return nil }
-func (k *fakeKernel) DelaysTold() [bpf.NumDelays]bool          { return [bpf.NumDelays]bool{} }
-func (k *fakeKernel) ReadUsages(func(*bpf.Usage)) error        { return nil }
-func (k *fakeKernel) TakeUsage(*bpf.Usage) error               { return nil }
-func (k *fakeKernel) RetryNAT()                                {}
+func (k *fakeKernel) Features() []bpf.Feature {
+	return []bpf.Feature{{Name: bpf.FeatureCgroupEvents}, {Name: bpf.FeatureTasks}}
+}
+func (k *fakeKernel) Close() error { close(k.done); return nil }
+func (k *fakeKernel) Adopt() error { return nil }
+func (k *fakeKernel) RetryNAT()    {}
 
 func (k *fakeKernel) AddTranslation(_, _, _ netip.AddrPort) error { return nil }
 

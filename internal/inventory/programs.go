@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,19 +23,26 @@ const (
 	maxPrograms = 128
 	// maxCmdline is how much of a command line is read.
 	maxCmdline = 64 << 10
+	maxComm    = 64
 	// maxExecutables is how many files are remembered.
 	maxExecutables = 4096
-	// What a container runs is looked at when it is born, soon after it has begun a program, and from time to time, since
-	// processes change their titles. lookAgain is by how often it was looked at.
+	// What a container runs is looked at when it is born, when it has just begun, soon after it has begun a program, and from
+	// time to time, since processes change their titles. lookAgain is by how often it was looked at, afterExec how often that
+	// is said to be when it has begun a program.
 	lookAtProgramsAtMostEvery = time.Second
+	afterExec                 = 2
 )
 
-var lookAgain = [...]time.Duration{time.Second, 5 * time.Second, 30 * time.Second, time.Minute}
+var lookAgain = [...]time.Duration{
+	100 * time.Millisecond, 400 * time.Millisecond, time.Second, 5 * time.Second, 30 * time.Second, time.Minute,
+}
 
-// programs tells of what type processes are. It is not safe for concurrent use.
+// programs tells of what type processes are.
 type programs struct {
-	procRoot    string
-	table       *apptype.Table
+	procRoot string
+	table    *apptype.Table
+
+	mu          sync.Mutex          // one look at a time; guards what follows, and is held while files are read
 	executables map[fileID][]string // types that the file itself tells
 }
 
@@ -58,30 +67,57 @@ func (l *lookedAt) due(now time.Time) bool {
 	return since >= lookAgain[min(l.times, len(lookAgain))-1]
 }
 
-// lookAtPrograms finds out anew of what type the containers are whose turn it is.
+// lookAtPrograms looks at the containers whose turn it is, if that is not being done: files of processes may take long to read.
 func (inv *Inventory) lookAtPrograms(now time.Time) {
-	type due struct {
-		life   *life
-		places []place
+	if !inv.programs.mu.TryLock() {
+		return
 	}
-	var all []due
+	due := inv.dueForLook(now)
+	if len(due) == 0 {
+		inv.programs.mu.Unlock()
+		return
+	}
+	inv.maintainer.Go(func() {
+		defer inv.programs.mu.Unlock()
+		inv.look(due)
+	})
+}
+
+// dueLook is a life whose programs are looked at, and where they are found.
+type dueLook struct {
+	life   *life
+	places []place
+}
+
+func (inv *Inventory) dueForLook(now time.Time) []dueLook {
+	var all []dueLook
 	inv.mu.Lock()
+	defer inv.mu.Unlock()
 	for _, c := range inv.containers {
 		l := c.current
 		if !c.goneAt.IsZero() || !l.looked.due(now) {
 			continue
 		}
+		times := l.looked.times
 		if l.looked.changed {
-			l.looked.times = 0
+			times = min(times, afterExec)
 		}
-		l.looked = lookedAt{times: l.looked.times + 1, last: now}
-		all = append(all, due{l, placesOf(c)})
+		l.looked = lookedAt{times: times + 1, last: now}
+		all = append(all, dueLook{l, placesOf(c)})
 	}
-	inv.mu.Unlock()
+	return all
+}
+
+// look finds out anew of what type some containers are. What has no process to look at stays what it was, so that the last
+// that was known is given at its end. programs.mu is held.
+func (inv *Inventory) look(all []dueLook) {
 	for _, d := range all {
-		types := inv.programs.typesOf(inv.processesOf(d.places))
+		types, ok := inv.programs.typesOf(inv.processesOf(d.places))
+		if !ok {
+			continue
+		}
 		inv.mu.Lock()
-		if d.life.container.current == d.life && (len(types) > 0 || d.life.container.goneAt.IsZero()) {
+		if d.life.container.current == d.life {
 			d.life.container.types = types
 		}
 		inv.mu.Unlock()
@@ -97,29 +133,32 @@ func (inv *Inventory) processesOf(places []place) []int {
 	return nil
 }
 
-// typesOf gives the types of some processes, sorted. Those that have gone have none.
-func (p *programs) typesOf(pids []int) []string {
-	var types []string
+// typesOf gives the types of some processes, sorted. ok is false when none of them could be looked at. mu is held.
+func (p *programs) typesOf(pids []int) (types []string, ok bool) {
 	for _, pid := range pids {
-		types = append(types, p.typesOfOne(filepath.Join(p.procRoot, strconv.Itoa(pid)))...)
+		some, found := p.typesOfOne(filepath.Join(p.procRoot, strconv.Itoa(pid)))
+		types = append(types, some...)
+		ok = ok || found
 	}
 	slices.Sort(types)
-	return slices.Compact(types)
+	return slices.Compact(types), ok
 }
 
-func (p *programs) typesOfOne(dir string) []string {
+func (p *programs) typesOfOne(dir string) (types []string, ok bool) {
 	cmdline := readSome(filepath.Join(dir, "cmdline"), maxCmdline)
-	if len(cmdline) == 0 {
-		return nil // a kernel thread, a zombie, or gone
-	}
 	exe, _ := os.Readlink(filepath.Join(dir, "exe")) // may be forbidden
-	comm := readSome(filepath.Join(dir, "comm"), 64)
-	types := p.table.Find(apptype.Process{
-		Args: apptype.ParseCmdline(cmdline),
-		Exe:  exe,
-		Comm: string(bytes.TrimSuffix(comm, []byte("\n"))),
-	})
-	return append(types, p.typesOfFile(filepath.Join(dir, "exe"))...)
+	comm := string(bytes.TrimSuffix(readSome(filepath.Join(dir, "comm"), maxComm), []byte("\n")))
+	if len(cmdline) == 0 && exe == "" || isRuntimeInit(comm) {
+		return nil, false // a kernel thread, a zombie, gone, or not what it will be
+	}
+	types = p.table.Find(apptype.Process{Args: apptype.ParseCmdline(cmdline), Exe: exe, Comm: comm})
+	return append(types, p.typesOfFile(filepath.Join(dir, "exe"))...), true
+}
+
+// isRuntimeInit tells that a process is a part of runc or youki that will run the container's program: these go by names
+// such as runc:[2:INIT] until then.
+func isRuntimeInit(comm string) bool {
+	return strings.HasPrefix(comm, "runc:[") || strings.HasPrefix(comm, "youki:[")
 }
 
 // typesOfFile tells in which language an executable was written, where that is compiled.

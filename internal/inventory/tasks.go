@@ -23,18 +23,6 @@ type Tasks struct {
 	Restarts Opt[uint64]
 }
 
-// Delay is a kind of waiting of tasks.
-type Delay = bpf.Delay
-
-// NumDelays is the number of kinds of Delay.
-const NumDelays = bpf.NumDelays
-
-// ExitReason is how a main process has ended.
-type ExitReason = bpf.ExitReason
-
-// NumExitReasons is the number of kinds of ExitReason.
-const NumExitReasons = bpf.NumExitReasons
-
 // taskTotals are those of a container over all its lives. Guarded by Inventory.mu.
 type taskTotals struct {
 	delays   [NumDelays]time.Duration
@@ -46,10 +34,13 @@ type taskTotals struct {
 
 // lifeTasks is what the kernel program tells of one life, and how much of it is in taskTotals. Guarded by Inventory.mu.
 type lifeTasks struct {
-	cpu           time.Duration
-	oomKills      uint64
-	inits, others uint64
-	counted       struct {
+	cpu                  time.Duration
+	oomKills             uint64
+	oomKillsBefore       Opt[uint64] // of a life that is not young: what its file told when it was read for the first time
+	exits                uint64
+	inits, others, execs uint64
+	beginSeen            bool // of one that is not young: its main process has begun since all the same
+	counted              struct {
 		cpu              time.Duration
 		oomKills, starts uint64
 	}
@@ -69,6 +60,7 @@ const unresolvedFor = time.Minute
 func (inv *Inventory) passTasks() error {
 	inv.tasksMu.Lock()
 	defer inv.tasksMu.Unlock()
+	inv.closeOver()
 	inv.usageTable = inv.usageTable[:0]
 	if err := inv.kernel.ReadUsages(func(u *bpf.Usage) { inv.usageTable = append(inv.usageTable, *u) }); err != nil {
 		inv.mu.Lock()
@@ -86,8 +78,10 @@ func (inv *Inventory) passTasks() error {
 	for i := range inv.usageTable {
 		inv.addUsage(&inv.usageTable[i], now)
 	}
-	for _, c := range inv.containers {
-		c.settle(c.current) // its file may know of kills that the program does not
+	for _, d := range inv.dirs { // files may know of kills that the program does not, also those of lives that are over
+		if d.top {
+			d.life.container.settle(d.life)
+		}
 	}
 	return nil
 }
@@ -109,18 +103,25 @@ func (inv *Inventory) addUsage(u *bpf.Usage, now time.Time) {
 	if l == nil {
 		return // nobody's
 	}
-	c, last := l.container, &known.last
+	c, t, last := l.container, &l.tasks, &known.last
 	for i, d := range u.Delays {
 		c.tasks.delays[i] += rise(&last.Delays[i], d)
 	}
 	for i, n := range u.Exits {
-		c.tasks.exits[i] += rise(&last.Exits[i], n)
+		by := rise(&last.Exits[i], n)
+		c.tasks.exits[i] += by
+		t.exits += by
 	}
-	l.tasks.cpu += rise(&last.CPU, u.CPU)
-	l.tasks.oomKills += rise(&last.OOMKills, u.OOMKills)
-	l.tasks.inits += rise(&last.Inits, u.Inits)
-	l.tasks.others += rise(&last.Others, u.Others)
+	t.cpu += rise(&last.CPU, u.CPU)
+	t.oomKills += rise(&last.OOMKills, u.OOMKills)
+	if n := rise(&last.Inits, u.Inits); n > 0 {
+		// While none has ended there was none before: the runtime was about to start it when we came.
+		t.beginSeen = t.beginSeen || t.inits == 0 && t.exits == 0
+		t.inits += n
+	}
+	t.others += rise(&last.Others, u.Others)
 	if n := rise(&last.Execs, u.Execs); n > 0 {
+		t.execs += n
 		l.looked.changed = true
 	}
 	c.settle(l)
@@ -140,24 +141,39 @@ func rise[T uint64 | time.Duration](last *T, now T) T {
 // files told before they were removed, and these may have been read too early. mu is held.
 func (c *container) settle(l *life) {
 	stats, t := l.stats.Load(), &l.tasks
-	c.tasks.oomKills += rise(&t.counted.oomKills, max(t.oomKills, stats.Memory.Events.OOMKill.V))
+	told := stats.Memory.Events.OOMKill
+	if !l.young && told.OK && !t.oomKillsBefore.OK {
+		t.oomKillsBefore = Opt[uint64]{V: told.V - min(told.V, t.oomKills), OK: true}
+	}
+	c.tasks.oomKills += rise(&t.counted.oomKills, max(t.oomKillsBefore.V+t.oomKills, told.V))
 	c.tasks.starts += rise(&t.counted.starts, l.starts())
-	if l.young && l.over() && stats.CPU.Usage.V < t.cpu {
+	if l.young && stats.CPU.Usage.V < t.cpu && l.isClosed() {
 		c.tasks.cpu += rise(&t.counted.cpu, t.cpu-stats.CPU.Usage.V)
 	}
 }
 
+// isClosed tells that no reading of l will come any more. One that is under way may hold l.mu for a while: then it is
+// false, as mu is held.
+func (l *life) isClosed() bool {
+	if !l.mu.TryLock() {
+		return false
+	}
+	defer l.mu.Unlock()
+	return l.closed
+}
+
 // starts is how often a main process has begun. A service's manager may begin several in one life, such as ExecStartPre and
-// ExecStart of systemd, which are one start.
+// ExecStart of systemd, which are one start; the processes of a container that has joined the PID namespace of another are
+// none of the kernel program's main ones.
 func (l *life) starts() uint64 {
-	n := l.tasks.inits
-	if !l.young {
-		n++ // it has begun before we were here
+	t := &l.tasks
+	switch {
+	case !l.young && !t.beginSeen:
+		return t.inits + 1 // the first has begun before we were here
+	case t.inits == 0 && (t.others > 0 || t.execs > 0):
+		return 1
 	}
-	if n == 0 && l.tasks.others > 0 {
-		n = 1
-	}
-	return n
+	return t.inits
 }
 
 // giveTasks fills in what the tasks of c have come to. mu is held.

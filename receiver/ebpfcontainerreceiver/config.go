@@ -35,6 +35,7 @@ type Config struct {
 	Cloud      CloudConfig      `mapstructure:"cloud"`
 	Logs       LogsConfig       `mapstructure:"logs"`
 	Latency    LatencyConfig    `mapstructure:"latency"`
+	Delays     DelaysConfig     `mapstructure:"delays"`
 
 	// prevent unkeyed literal initialization
 	_ struct{}
@@ -86,7 +87,7 @@ type CloudConfig struct {
 	_ struct{}
 }
 
-// LogsConfig is reserved: this version reads no logs of containers.
+// LogsConfig is reserved: this version reads no logs of containers. Records of exits and OOM kills do not depend on it.
 type LogsConfig struct {
 	Enabled bool `mapstructure:"enabled"`
 
@@ -97,6 +98,14 @@ type LogsConfig struct {
 type LatencyConfig struct {
 	// ICMP sends echo requests to destinations without an open connection, whose round-trip time the kernel knows.
 	ICMP bool `mapstructure:"icmp"`
+
+	_ struct{}
+}
+
+// DelaysConfig of the times that tasks wait.
+type DelaysConfig struct {
+	// EnableAccounting switches the kernel's delay accounting on where it is off: for the whole host, and for good.
+	EnableAccounting bool `mapstructure:"enable_accounting"`
 
 	_ struct{}
 }

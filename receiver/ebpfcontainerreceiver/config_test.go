@@ -36,7 +36,7 @@ func load(t *testing.T, yaml string) (*Config, error) {
 
 func diffConfigs(want, got *Config) string {
 	return cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{}, ContainersConfig{}, NetworkConfig{}, CloudConfig{},
-		LogsConfig{}, LatencyConfig{}, scraperhelper.ControllerConfig{}), cmp.Comparer(equalMetrics))
+		LogsConfig{}, LatencyConfig{}, DelaysConfig{}, scraperhelper.ControllerConfig{}), cmp.Comparer(equalMetrics))
 }
 
 func equalMetrics(a, b metadata.MetricsBuilderConfig) bool { return a == b }
@@ -77,6 +77,8 @@ logs:
   enabled: false
 latency:
   icmp: false
+delays:
+  enable_accounting: false
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -116,6 +118,8 @@ cloud:
   instance_type: m7g.large
 latency:
   icmp: true
+delays:
+  enable_accounting: true
 metrics:
   container.net.tcp.rtt:
     enabled: false
@@ -141,6 +145,7 @@ metrics:
 		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Minute,
 	}
 	want.Latency.ICMP = true
+	want.Delays.EnableAccounting = true
 	want.Cloud = CloudConfig{
 		Provider: "aws", Region: "eu-central-1", AvailabilityZone: "eu-central-1a", AccountID: "123456789012",
 		InstanceID: "i-0123456789abcdef0", InstanceType: "m7g.large",

@@ -61,9 +61,15 @@ func (s *instances) createMetrics(
 }
 
 func (s *instances) createLogs(
-	_ context.Context, set receiver.Settings, cfg component.Config, _ consumer.Logs,
+	_ context.Context, set receiver.Settings, cfg component.Config, next consumer.Logs,
 ) (receiver.Logs, error) {
-	return s.newSignal(set, cfg.(*Config)), nil
+	config := cfg.(*Config)
+	logs, err := newEventLogs(config, set, next)
+	if err != nil {
+		return nil, err
+	}
+	logs.signal = s.newSignal(set, config)
+	return logs, nil
 }
 
 // newSignal returns one more signal of the instance that belongs to set and cfg.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/collector/pdata/plog"
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.yaml.in/yaml/v3"
 )
@@ -24,6 +25,20 @@ func compareGolden(t *testing.T, name string, md pmetric.Metrics) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	compareGoldenJSON(t, name, b)
+}
+
+func compareGoldenLogs(t *testing.T, name string, ld plog.Logs) {
+	t.Helper()
+	b, err := (&plog.JSONMarshaler{}).MarshalLogs(ld)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareGoldenJSON(t, name, b)
+}
+
+func compareGoldenJSON(t *testing.T, name string, b []byte) {
+	t.Helper()
 	var tree any
 	if err := json.Unmarshal(b, &tree); err != nil {
 		t.Fatal(err)

@@ -53,6 +53,8 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 		w.recordMemory(ts, c)
 		w.recordPressure(ts, c)
 		w.recordTasks(ts, c, snapshot.At)
+		w.recordDelays(ts, c)
+		w.recordDeaths(ts, c)
 		w.recordDisks(ts, c)
 		w.recordConnections(ts, c)
 		more := w.recordPeers(ts, c, false)
@@ -219,6 +221,9 @@ func (w *metricsWriter) recordTasks(ts pcommon.Timestamp, c *inventory.Container
 	}
 	if v := c.Stats.PIDs.Limit; v.OK {
 		w.mb.RecordContainerResourcesPidsLimitDataPoint(ts, toInt64(v.V))
+	}
+	for _, what := range c.ApplicationTypes {
+		w.mb.RecordContainerApplicationTypeDataPoint(ts, 1, valid(what))
 	}
 	if c.Phase == inventory.Live && !c.Born.IsZero() {
 		w.mb.RecordContainerUptimeDataPoint(ts, max(at.Sub(c.Born), 0).Seconds())

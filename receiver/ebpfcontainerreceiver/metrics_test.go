@@ -51,6 +51,7 @@ func full(c inventory.Container) inventory.Container {
 			IO:     cgroups.Stall{Some: took(), Full: took()},
 		},
 	}
+	fullTasks(&c)
 	fullNetwork(&c)
 	return c
 }
@@ -98,8 +99,9 @@ func TestMetricsOptional(t *testing.T) {
 	cfg.Metrics.ContainerMemoryUsage.Enabled = true
 	cfg.Metrics.ContainerMemoryWorkingSet.Enabled = true
 	cfg.Metrics.ContainerUptime.Enabled = true
+	cfg.Metrics.K8sContainerRestartCount.Enabled = true
 	snapshot := testSnapshot()
-	snapshot.Containers = snapshot.Containers[:1]
+	snapshot.Containers = snapshot.Containers[:2] // the second one is of Kubernetes
 	compareGolden(t, "optional.yaml", testWriter(cfg).write(snapshot))
 }
 
@@ -153,6 +155,11 @@ func TestMetricsOfThePredecessorHaveItsAttributes(t *testing.T) {
 		"container.resources.memory.rss":           "",
 		"container.resources.memory.cache":         "",
 		"container.resources.cpu.pressure_waiting": "kind",
+		"container.resources.cpu.delay":            "",
+		"container.resources.disk.delay":           "",
+		"container.oom_kills":                      "",
+		"container.restarts":                       "",
+		"container.application_type":               "application_type",
 		"container.net.tcp.successful_connects":    "destination actual_destination",
 		"container.net.tcp.connection_time":        "destination actual_destination",
 		"container.net.tcp.active_connections":     "destination actual_destination",
@@ -172,8 +179,8 @@ func TestMetricsOfThePredecessorHaveItsAttributes(t *testing.T) {
 		got[name] = strings.Join(keys, " ")
 	})
 	for name, keys := range want {
-		if got[name] != keys {
-			t.Errorf("%s: attributes %q, want %q", name, got[name], keys)
+		if have, ok := got[name]; !ok || have != keys {
+			t.Errorf("%s: attributes %q, want %q", name, have, keys)
 		}
 	}
 }

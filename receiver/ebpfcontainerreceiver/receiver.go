@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -25,6 +26,7 @@ import (
 // containers is what the receiver needs of the inventory; tests have another one.
 type containers interface {
 	Snapshot(context.Context) (inventory.Snapshot, error)
+	FollowEvents(ctx context.Context, fn func(inventory.Event))
 	Status() inventory.Status
 	Close() error
 }
@@ -57,6 +59,7 @@ type running struct {
 	containers containers
 	host       node.Identity
 	telemetry  *metadata.TelemetryBuilder
+	dropped    *atomic.Uint64 // records that the logs signal could not give
 }
 
 func (in *instance) start(ctx context.Context) (*running, error) {
@@ -98,9 +101,9 @@ func (in *instance) run(ctx context.Context) (*running, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the inventory of containers: %w", err)
 	}
-	r := &running{containers: inv, host: host}
+	r := &running{containers: inv, host: host, dropped: new(atomic.Uint64)}
 
-	if r.telemetry, err = observe(in.telemetry, in.id, inv); err != nil {
+	if r.telemetry, err = observe(in.telemetry, in.id, inv, r.dropped); err != nil {
 		_ = r.close()
 		return nil, fmt.Errorf("register own metrics: %w", err)
 	}
@@ -134,6 +137,8 @@ func (in *instance) options() inventory.Options {
 		SkipSystemUnits: cfg.Containers.SkipSystemUnits,
 		// Two collections fit in, even if one is late, so that none misses the last totals.
 		Keep: 2*cfg.CollectionInterval + 5*time.Second,
+
+		EnableDelayAccounting: cfg.Delays.EnableAccounting,
 		Network: inventory.NetworkOptions{
 			Enabled:         cfg.Network.Enabled,
 			MaxEdges:        uint32(cfg.Network.MaxEdges), //nolint:gosec // Validate bounds it
@@ -184,6 +189,10 @@ func logStatus(log *zap.Logger, st inventory.Status, host node.Identity, cfg *Co
 			continue
 		}
 		reason := f.Err.Error()
+		if f.Name == inventory.FeatureDelayAccounting { // off on most hosts: nothing to warn of
+			log.Info("delays other than those of the CPU are not given, see Delays in the receiver's README", zap.String("reason", reason))
+			continue
+		}
 		if off[reason] == nil {
 			reasons = append(reasons, reason)
 		}
@@ -203,7 +212,7 @@ func logStatus(log *zap.Logger, st inventory.Status, host node.Identity, cfg *Co
 		zap.String("kernel", host.KernelVersion))
 }
 
-// signal is one signal of an instance. As it is, it serves the logs signal, which has no records of its own yet.
+// signal is one signal of an instance.
 type signal struct {
 	in      *instance
 	release func() // gives the instance back to the factory, once

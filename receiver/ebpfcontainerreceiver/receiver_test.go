@@ -32,11 +32,13 @@ import (
 type fakeHost struct {
 	status   inventory.Status
 	snapshot func(context.Context) (inventory.Snapshot, error)
+	events   chan inventory.Event
 	openErr  error
 	closeErr error
 
 	mu             sync.Mutex
 	opened, closed int
+	following      int
 	options        inventory.Options
 }
 
@@ -58,12 +60,34 @@ func (f *fakeHost) Snapshot(ctx context.Context) (inventory.Snapshot, error) {
 	return f.snapshot(ctx)
 }
 
+func (f *fakeHost) FollowEvents(ctx context.Context, fn func(inventory.Event)) {
+	f.follow(1)
+	defer f.follow(-1)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case e := <-f.events:
+			fn(e)
+		}
+	}
+}
+
+func (f *fakeHost) follow(by int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.following += by
+}
+
 func (f *fakeHost) Status() inventory.Status { return f.status }
 
 func (f *fakeHost) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.closed++
+	if f.following > 0 && f.closed == f.opened {
+		return errors.New("closed while it is followed")
+	}
 	return f.closeErr
 }
 
@@ -213,6 +237,7 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Hour,
 	}
 	cfg.Latency.ICMP = true
+	cfg.Delays.EnableAccounting = true
 	got := (&instance{cfg: cfg}).options()
 	want := inventory.Options{
 		CgroupRoot:      "/host/sys/fs/cgroup",
@@ -230,6 +255,8 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 			IdleTimeout: time.Hour,
 		},
 		Latency: inventory.LatencyOptions{ICMP: true},
+
+		EnableDelayAccounting: true,
 	}
 	opts := []cmp.Option{
 		cmpopts.EquateComparable(netip.Prefix{}),
@@ -269,6 +296,7 @@ func TestStartSaysOnceWhatIsOnAndOff(t *testing.T) {
 			{Name: "network", Err: errors.New("not permitted: needs root")},
 			{Name: "network_live", Err: errors.New("not permitted: needs root")},
 			{Name: "host_network_namespace", Err: errors.ErrUnsupported},
+			{Name: "delay_accounting", Err: errors.New("kernel.task_delayacct is 0")},
 		},
 	}}
 	core, logs := observer.New(zapcore.DebugLevel)
@@ -281,14 +309,18 @@ func TestStartSaysOnceWhatIsOnAndOff(t *testing.T) {
 	defer shutdown(t, l)
 
 	infos := logs.FilterLevelExact(zapcore.InfoLevel).All()
-	if len(infos) != 1 {
-		t.Fatalf("got %d info lines, want 1", len(infos))
+	if len(infos) != 2 {
+		t.Fatalf("got %d info lines, want 2", len(infos))
+	}
+	wantDelays := map[string]any{"reason": "kernel.task_delayacct is 0"} // no warning: most hosts have it off
+	if diff := cmp.Diff(wantDelays, infos[0].ContextMap()); diff != "" {
+		t.Errorf("info of delays (-want +got):\n%s", diff)
 	}
 	want := map[string]any{
 		"features": []any{"cgroup_events"}, "cgroups": "hybrid", "containers": int64(3), "identity": "semconv",
 		"kernel": "",
 	}
-	if diff := cmp.Diff(want, infos[0].ContextMap()); diff != "" {
+	if diff := cmp.Diff(want, infos[1].ContextMap()); diff != "" {
 		t.Errorf("info (-want +got):\n%s", diff)
 	}
 	off := logs.FilterMessageSnippet("some parts are off").All()

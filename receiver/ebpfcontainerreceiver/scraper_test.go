@@ -133,10 +133,12 @@ func TestOwnMetrics(t *testing.T) {
 		},
 		Containers: 1, ReadErrors: 2, WalkErrors: 3, EventsLost: 4, EdgesLive: 5, EdgesMax: 6, EdgesFolded: 7,
 		EdgesUnaccounted: 8, CgroupsUnresolved: 9, ListenersLive: 10, ListenersMax: 11, ListenersFolded: 12,
-		SocketsAdopted: 13,
+		SocketsAdopted: 13, EventsDropped: 14, UsagesLive: 15, UsagesMax: 16, TasksUnaccounted: 17, TasksUnknown: 18,
+		DelayAnomalies: 19,
 	}}
 	tel := newTelemetry(t)
 	s := newRunningScraper(t, host, tel)
+	s.running.dropped.Add(100) // by the logs signal
 
 	point := func(v int64, attrs ...attribute.KeyValue) metricdata.DataPoint[int64] {
 		attrs = append(attrs, attribute.String("receiver", "ebpf_container/own"))
@@ -154,15 +156,20 @@ func TestOwnMetrics(t *testing.T) {
 	metadatatest.AssertEqualEbpfContainerWalkErrors(t, tel, one(3), noTime)
 	metadatatest.AssertEqualEbpfContainerEventsLost(t, tel, one(4), noTime)
 	edges, listeners := attribute.String("map", "edges"), attribute.String("map", "listeners")
+	usages := attribute.String("map", "usages")
 	metadatatest.AssertEqualEbpfContainerMapEntries(t, tel,
-		[]metricdata.DataPoint[int64]{point(5, edges), point(10, listeners)}, noTime)
+		[]metricdata.DataPoint[int64]{point(5, edges), point(10, listeners), point(15, usages)}, noTime)
 	metadatatest.AssertEqualEbpfContainerMapLimit(t, tel,
-		[]metricdata.DataPoint[int64]{point(6, edges), point(11, listeners)}, noTime)
+		[]metricdata.DataPoint[int64]{point(6, edges), point(11, listeners), point(16, usages)}, noTime)
 	metadatatest.AssertEqualEbpfContainerEdgesFolded(t, tel, one(7), noTime)
 	metadatatest.AssertEqualEbpfContainerEdgesUnaccounted(t, tel, one(8), noTime)
 	metadatatest.AssertEqualEbpfContainerCgroupsUnresolved(t, tel, one(9), noTime)
 	metadatatest.AssertEqualEbpfContainerListenersFolded(t, tel, one(12), noTime)
 	metadatatest.AssertEqualEbpfContainerSocketsAdopted(t, tel, one(13), noTime)
+	metadatatest.AssertEqualEbpfContainerEventsDropped(t, tel, one(114), noTime)
+	metadatatest.AssertEqualEbpfContainerTasksUnaccounted(t, tel, one(17), noTime)
+	metadatatest.AssertEqualEbpfContainerTasksUnknown(t, tel, one(18), noTime)
+	metadatatest.AssertEqualEbpfContainerDelayAnomalies(t, tel, one(19), noTime)
 	metadatatest.AssertEqualEbpfContainerFeatureEnabled(t, tel, []metricdata.DataPoint[int64]{
 		feature(1, "cgroup_events", ""),
 		feature(0, "network", "permission"),

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"sync/atomic"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/otel/attribute"
@@ -22,6 +23,7 @@ import (
 const (
 	reasonPermission  = "permission"
 	reasonUnsupported = "unsupported"
+	reasonSwitchedOff = "switched_off"
 	reasonError       = "error"
 )
 
@@ -34,13 +36,18 @@ func reason(err error) string {
 		return reasonPermission
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrNotExist):
 		return reasonUnsupported
+	case errors.Is(err, inventory.ErrSwitchedOff):
+		return reasonSwitchedOff
 	}
 	return reasonError
 }
 
 // observe registers the receiver's own metrics, read from the inventory whenever the collector asks. They carry the id of
-// the receiver, since all of one process share their instruments. Shutdown of the builder ends them.
-func observe(set component.TelemetrySettings, id component.ID, inv containers) (*metadata.TelemetryBuilder, error) {
+// the receiver, since all of one process share their instruments. Shutdown of the builder ends them. What the logs signal
+// drops adds to what the inventory does.
+func observe(
+	set component.TelemetrySettings, id component.ID, inv containers, dropped *atomic.Uint64,
+) (*metadata.TelemetryBuilder, error) {
 	tb, err := metadata.NewTelemetryBuilder(set)
 	if err != nil {
 		return nil, err
@@ -73,6 +80,14 @@ func observe(set component.TelemetrySettings, id component.ID, inv containers) (
 			observe(func(st inventory.Status) uint64 { return st.SocketsAdopted })),
 		tb.RegisterEbpfContainerEventsLostCallback(
 			observe(func(st inventory.Status) uint64 { return st.EventsLost })),
+		tb.RegisterEbpfContainerEventsDroppedCallback(
+			observe(func(st inventory.Status) uint64 { return st.EventsDropped + dropped.Load() })),
+		tb.RegisterEbpfContainerTasksUnaccountedCallback(
+			observe(func(st inventory.Status) uint64 { return st.TasksUnaccounted })),
+		tb.RegisterEbpfContainerTasksUnknownCallback(
+			observe(func(st inventory.Status) uint64 { return st.TasksUnknown })),
+		tb.RegisterEbpfContainerDelayAnomaliesCallback(
+			observe(func(st inventory.Status) uint64 { return st.DelayAnomalies })),
 		tb.RegisterEbpfContainerReadErrorsCallback(
 			observe(func(st inventory.Status) uint64 { return st.ReadErrors })),
 		tb.RegisterEbpfContainerWalkErrorsCallback(
@@ -103,6 +118,7 @@ func observeMaps(id component.ID, inv containers, value func(table) int) metric.
 		for _, m := range []table{
 			{name: "edges", live: st.EdgesLive, limit: st.EdgesMax},
 			{name: "listeners", live: st.ListenersLive, limit: st.ListenersMax},
+			{name: "usages", live: st.UsagesLive, limit: st.UsagesMax},
 		} {
 			if m.limit > 0 {
 				o.Observe(int64(value(m)), ownAttributes(id, attribute.String("map", m.name)))

@@ -6,6 +6,26 @@ import (
 	"go.opentelemetry.io/collector/confmap"
 )
 
+// ContainerApplicationTypeMetricConfig provides config for the container.application_type metric.
+type ContainerApplicationTypeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerApplicationTypeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerCPUTimeMetricConfig provides config for the container.cpu.time metric.
 type ContainerCPUTimeMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -33,6 +53,26 @@ type ContainerDiskIoMetricConfig struct {
 }
 
 func (ms *ContainerDiskIoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerExitsMetricConfig provides config for the container.exits metric.
+type ContainerExitsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerExitsMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	if parser == nil {
 		return nil
 	}
@@ -486,6 +526,46 @@ func (ms *ContainerNetTCPSuccessfulConnectsMetricConfig) Unmarshal(parser *confm
 	return nil
 }
 
+// ContainerOomKillsMetricConfig provides config for the container.oom_kills metric.
+type ContainerOomKillsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerOomKillsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesCPUDelayMetricConfig provides config for the container.resources.cpu.delay metric.
+type ContainerResourcesCPUDelayMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesCPUDelayMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerResourcesCPULimitCoresMetricConfig provides config for the container.resources.cpu.limit_cores metric.
 type ContainerResourcesCPULimitCoresMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -633,6 +713,46 @@ type ContainerResourcesCPUUserMetricConfig struct {
 }
 
 func (ms *ContainerResourcesCPUUserMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDelayMetricConfig provides config for the container.resources.delay metric.
+type ContainerResourcesDelayMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDelayMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskDelayMetricConfig provides config for the container.resources.disk.delay metric.
+type ContainerResourcesDiskDelayMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskDelayMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	if parser == nil {
 		return nil
 	}
@@ -926,6 +1046,26 @@ func (ms *ContainerResourcesPidsLimitMetricConfig) Unmarshal(parser *confmap.Con
 	return nil
 }
 
+// ContainerRestartsMetricConfig provides config for the container.restarts metric.
+type ContainerRestartsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerRestartsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerUptimeMetricConfig provides config for the container.uptime metric.
 type ContainerUptimeMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -946,10 +1086,32 @@ func (ms *ContainerUptimeMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	return nil
 }
 
+// K8sContainerRestartCountMetricConfig provides config for the k8s.container.restart.count metric.
+type K8sContainerRestartCountMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *K8sContainerRestartCountMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // MetricsConfig provides config for ebpf_container metrics.
 type MetricsConfig struct {
+	ContainerApplicationType                ContainerApplicationTypeMetricConfig                `mapstructure:"container.application_type"`
 	ContainerCPUTime                        ContainerCPUTimeMetricConfig                        `mapstructure:"container.cpu.time"`
 	ContainerDiskIo                         ContainerDiskIoMetricConfig                         `mapstructure:"container.disk.io"`
+	ContainerExits                          ContainerExitsMetricConfig                          `mapstructure:"container.exits"`
 	ContainerMemoryRss                      ContainerMemoryRssMetricConfig                      `mapstructure:"container.memory.rss"`
 	ContainerMemoryUsage                    ContainerMemoryUsageMetricConfig                    `mapstructure:"container.memory.usage"`
 	ContainerMemoryWorkingSet               ContainerMemoryWorkingSetMetricConfig               `mapstructure:"container.memory.working_set"`
@@ -972,6 +1134,8 @@ type MetricsConfig struct {
 	ContainerNetTCPRetransmits              ContainerNetTCPRetransmitsMetricConfig              `mapstructure:"container.net.tcp.retransmits"`
 	ContainerNetTCPRtt                      ContainerNetTCPRttMetricConfig                      `mapstructure:"container.net.tcp.rtt"`
 	ContainerNetTCPSuccessfulConnects       ContainerNetTCPSuccessfulConnectsMetricConfig       `mapstructure:"container.net.tcp.successful_connects"`
+	ContainerOomKills                       ContainerOomKillsMetricConfig                       `mapstructure:"container.oom_kills"`
+	ContainerResourcesCPUDelay              ContainerResourcesCPUDelayMetricConfig              `mapstructure:"container.resources.cpu.delay"`
 	ContainerResourcesCPULimitCores         ContainerResourcesCPULimitCoresMetricConfig         `mapstructure:"container.resources.cpu.limit_cores"`
 	ContainerResourcesCPUPeriods            ContainerResourcesCPUPeriodsMetricConfig            `mapstructure:"container.resources.cpu.periods"`
 	ContainerResourcesCPUPressureWaiting    ContainerResourcesCPUPressureWaitingMetricConfig    `mapstructure:"container.resources.cpu.pressure_waiting"`
@@ -980,6 +1144,8 @@ type MetricsConfig struct {
 	ContainerResourcesCPUThrottledPeriods   ContainerResourcesCPUThrottledPeriodsMetricConfig   `mapstructure:"container.resources.cpu.throttled_periods"`
 	ContainerResourcesCPUUsage              ContainerResourcesCPUUsageMetricConfig              `mapstructure:"container.resources.cpu.usage"`
 	ContainerResourcesCPUUser               ContainerResourcesCPUUserMetricConfig               `mapstructure:"container.resources.cpu.user"`
+	ContainerResourcesDelay                 ContainerResourcesDelayMetricConfig                 `mapstructure:"container.resources.delay"`
+	ContainerResourcesDiskDelay             ContainerResourcesDiskDelayMetricConfig             `mapstructure:"container.resources.disk.delay"`
 	ContainerResourcesIoPressureWaiting     ContainerResourcesIoPressureWaitingMetricConfig     `mapstructure:"container.resources.io.pressure_waiting"`
 	ContainerResourcesMemoryCache           ContainerResourcesMemoryCacheMetricConfig           `mapstructure:"container.resources.memory.cache"`
 	ContainerResourcesMemoryEvents          ContainerResourcesMemoryEventsMetricConfig          `mapstructure:"container.resources.memory.events"`
@@ -994,16 +1160,24 @@ type MetricsConfig struct {
 	ContainerResourcesMemoryWorkingSet      ContainerResourcesMemoryWorkingSetMetricConfig      `mapstructure:"container.resources.memory.working_set"`
 	ContainerResourcesPids                  ContainerResourcesPidsMetricConfig                  `mapstructure:"container.resources.pids"`
 	ContainerResourcesPidsLimit             ContainerResourcesPidsLimitMetricConfig             `mapstructure:"container.resources.pids_limit"`
+	ContainerRestarts                       ContainerRestartsMetricConfig                       `mapstructure:"container.restarts"`
 	ContainerUptime                         ContainerUptimeMetricConfig                         `mapstructure:"container.uptime"`
+	K8sContainerRestartCount                K8sContainerRestartCountMetricConfig                `mapstructure:"k8s.container.restart.count"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
 	return MetricsConfig{
+		ContainerApplicationType: ContainerApplicationTypeMetricConfig{
+			Enabled: true,
+		},
 		ContainerCPUTime: ContainerCPUTimeMetricConfig{
 			Enabled: false,
 		},
 		ContainerDiskIo: ContainerDiskIoMetricConfig{
 			Enabled: false,
+		},
+		ContainerExits: ContainerExitsMetricConfig{
+			Enabled: true,
 		},
 		ContainerMemoryRss: ContainerMemoryRssMetricConfig{
 			Enabled: false,
@@ -1071,6 +1245,12 @@ func DefaultMetricsConfig() MetricsConfig {
 		ContainerNetTCPSuccessfulConnects: ContainerNetTCPSuccessfulConnectsMetricConfig{
 			Enabled: true,
 		},
+		ContainerOomKills: ContainerOomKillsMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesCPUDelay: ContainerResourcesCPUDelayMetricConfig{
+			Enabled: true,
+		},
 		ContainerResourcesCPULimitCores: ContainerResourcesCPULimitCoresMetricConfig{
 			Enabled: true,
 		},
@@ -1093,6 +1273,12 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		ContainerResourcesCPUUser: ContainerResourcesCPUUserMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDelay: ContainerResourcesDelayMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskDelay: ContainerResourcesDiskDelayMetricConfig{
 			Enabled: true,
 		},
 		ContainerResourcesIoPressureWaiting: ContainerResourcesIoPressureWaitingMetricConfig{
@@ -1137,7 +1323,13 @@ func DefaultMetricsConfig() MetricsConfig {
 		ContainerResourcesPidsLimit: ContainerResourcesPidsLimitMetricConfig{
 			Enabled: true,
 		},
+		ContainerRestarts: ContainerRestartsMetricConfig{
+			Enabled: true,
+		},
 		ContainerUptime: ContainerUptimeMetricConfig{
+			Enabled: false,
+		},
+		K8sContainerRestartCount: K8sContainerRestartCountMetricConfig{
 			Enabled: false,
 		},
 	}

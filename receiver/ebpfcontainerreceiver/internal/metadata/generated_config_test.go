@@ -26,10 +26,16 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "all_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					ContainerApplicationType: ContainerApplicationTypeMetricConfig{
+						Enabled: true,
+					},
 					ContainerCPUTime: ContainerCPUTimeMetricConfig{
 						Enabled: true,
 					},
 					ContainerDiskIo: ContainerDiskIoMetricConfig{
+						Enabled: true,
+					},
+					ContainerExits: ContainerExitsMetricConfig{
 						Enabled: true,
 					},
 					ContainerMemoryRss: ContainerMemoryRssMetricConfig{
@@ -98,6 +104,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerNetTCPSuccessfulConnects: ContainerNetTCPSuccessfulConnectsMetricConfig{
 						Enabled: true,
 					},
+					ContainerOomKills: ContainerOomKillsMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesCPUDelay: ContainerResourcesCPUDelayMetricConfig{
+						Enabled: true,
+					},
 					ContainerResourcesCPULimitCores: ContainerResourcesCPULimitCoresMetricConfig{
 						Enabled: true,
 					},
@@ -120,6 +132,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					ContainerResourcesCPUUser: ContainerResourcesCPUUserMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDelay: ContainerResourcesDelayMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskDelay: ContainerResourcesDiskDelayMetricConfig{
 						Enabled: true,
 					},
 					ContainerResourcesIoPressureWaiting: ContainerResourcesIoPressureWaitingMetricConfig{
@@ -164,7 +182,13 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerResourcesPidsLimit: ContainerResourcesPidsLimitMetricConfig{
 						Enabled: true,
 					},
+					ContainerRestarts: ContainerRestartsMetricConfig{
+						Enabled: true,
+					},
 					ContainerUptime: ContainerUptimeMetricConfig{
+						Enabled: true,
+					},
+					K8sContainerRestartCount: K8sContainerRestartCountMetricConfig{
 						Enabled: true,
 					},
 				},
@@ -174,10 +198,16 @@ func TestMetricsBuilderConfig(t *testing.T) {
 			name: "none_set",
 			want: MetricsBuilderConfig{
 				Metrics: MetricsConfig{
+					ContainerApplicationType: ContainerApplicationTypeMetricConfig{
+						Enabled: false,
+					},
 					ContainerCPUTime: ContainerCPUTimeMetricConfig{
 						Enabled: false,
 					},
 					ContainerDiskIo: ContainerDiskIoMetricConfig{
+						Enabled: false,
+					},
+					ContainerExits: ContainerExitsMetricConfig{
 						Enabled: false,
 					},
 					ContainerMemoryRss: ContainerMemoryRssMetricConfig{
@@ -246,6 +276,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerNetTCPSuccessfulConnects: ContainerNetTCPSuccessfulConnectsMetricConfig{
 						Enabled: false,
 					},
+					ContainerOomKills: ContainerOomKillsMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesCPUDelay: ContainerResourcesCPUDelayMetricConfig{
+						Enabled: false,
+					},
 					ContainerResourcesCPULimitCores: ContainerResourcesCPULimitCoresMetricConfig{
 						Enabled: false,
 					},
@@ -268,6 +304,12 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: false,
 					},
 					ContainerResourcesCPUUser: ContainerResourcesCPUUserMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDelay: ContainerResourcesDelayMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskDelay: ContainerResourcesDiskDelayMetricConfig{
 						Enabled: false,
 					},
 					ContainerResourcesIoPressureWaiting: ContainerResourcesIoPressureWaitingMetricConfig{
@@ -312,7 +354,13 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerResourcesPidsLimit: ContainerResourcesPidsLimitMetricConfig{
 						Enabled: false,
 					},
+					ContainerRestarts: ContainerRestartsMetricConfig{
+						Enabled: false,
+					},
 					ContainerUptime: ContainerUptimeMetricConfig{
+						Enabled: false,
+					},
+					K8sContainerRestartCount: K8sContainerRestartCountMetricConfig{
 						Enabled: false,
 					},
 				},
@@ -322,7 +370,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerUptimeMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerApplicationTypeMetricConfig{}, ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerExitsMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerOomKillsMetricConfig{}, ContainerResourcesCPUDelayMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesDelayMetricConfig{}, ContainerResourcesDiskDelayMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerRestartsMetricConfig{}, ContainerUptimeMetricConfig{}, K8sContainerRestartCountMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

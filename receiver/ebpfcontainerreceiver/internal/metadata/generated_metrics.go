@@ -43,6 +43,56 @@ var MapAttributeCPUMode = map[string]AttributeCPUMode{
 	"user":   AttributeCPUModeUser,
 }
 
+// AttributeDelayKind specifies the value delay_kind attribute.
+type AttributeDelayKind int
+
+const (
+	_ AttributeDelayKind = iota
+	AttributeDelayKindBlkio
+	AttributeDelayKindCompact
+	AttributeDelayKindCPU
+	AttributeDelayKindIrq
+	AttributeDelayKindReclaim
+	AttributeDelayKindSwapin
+	AttributeDelayKindThrashing
+	AttributeDelayKindWpcopy
+)
+
+// String returns the string representation of the AttributeDelayKind.
+func (av AttributeDelayKind) String() string {
+	switch av {
+	case AttributeDelayKindBlkio:
+		return "blkio"
+	case AttributeDelayKindCompact:
+		return "compact"
+	case AttributeDelayKindCPU:
+		return "cpu"
+	case AttributeDelayKindIrq:
+		return "irq"
+	case AttributeDelayKindReclaim:
+		return "reclaim"
+	case AttributeDelayKindSwapin:
+		return "swapin"
+	case AttributeDelayKindThrashing:
+		return "thrashing"
+	case AttributeDelayKindWpcopy:
+		return "wpcopy"
+	}
+	return ""
+}
+
+// MapAttributeDelayKind is a helper map of string to AttributeDelayKind attribute value.
+var MapAttributeDelayKind = map[string]AttributeDelayKind{
+	"blkio":     AttributeDelayKindBlkio,
+	"compact":   AttributeDelayKindCompact,
+	"cpu":       AttributeDelayKindCPU,
+	"irq":       AttributeDelayKindIrq,
+	"reclaim":   AttributeDelayKindReclaim,
+	"swapin":    AttributeDelayKindSwapin,
+	"thrashing": AttributeDelayKindThrashing,
+	"wpcopy":    AttributeDelayKindWpcopy,
+}
+
 // AttributeDirection specifies the value direction attribute.
 type AttributeDirection int
 
@@ -139,6 +189,40 @@ var MapAttributeErrorType = map[string]AttributeErrorType{
 	"refused":             AttributeErrorTypeRefused,
 	"reset":               AttributeErrorTypeReset,
 	"timeout":             AttributeErrorTypeTimeout,
+}
+
+// AttributeExitReason specifies the value exit_reason attribute.
+type AttributeExitReason int
+
+const (
+	_ AttributeExitReason = iota
+	AttributeExitReasonCompleted
+	AttributeExitReasonError
+	AttributeExitReasonOomKilled
+	AttributeExitReasonSignal
+)
+
+// String returns the string representation of the AttributeExitReason.
+func (av AttributeExitReason) String() string {
+	switch av {
+	case AttributeExitReasonCompleted:
+		return "completed"
+	case AttributeExitReasonError:
+		return "error"
+	case AttributeExitReasonOomKilled:
+		return "oom_killed"
+	case AttributeExitReasonSignal:
+		return "signal"
+	}
+	return ""
+}
+
+// MapAttributeExitReason is a helper map of string to AttributeExitReason attribute value.
+var MapAttributeExitReason = map[string]AttributeExitReason{
+	"completed":  AttributeExitReasonCompleted,
+	"error":      AttributeExitReasonError,
+	"oom_killed": AttributeExitReasonOomKilled,
+	"signal":     AttributeExitReasonSignal,
 }
 
 // AttributeFaultType specifies the value fault_type attribute.
@@ -258,6 +342,10 @@ var MapAttributePhase = map[string]AttributePhase{
 }
 
 var MetricsInfo = metricsInfo{
+	ContainerApplicationType: metricInfo{
+		Name:       "container.application_type",
+		Attributes: []string{"application_type"},
+	},
 	ContainerCPUTime: metricInfo{
 		Name:       "container.cpu.time",
 		Attributes: []string{"cpu.mode"},
@@ -265,6 +353,10 @@ var MetricsInfo = metricsInfo{
 	ContainerDiskIo: metricInfo{
 		Name:       "container.disk.io",
 		Attributes: []string{"disk.io.direction", "system.device"},
+	},
+	ContainerExits: metricInfo{
+		Name:       "container.exits",
+		Attributes: []string{"exit_reason"},
 	},
 	ContainerMemoryRss: metricInfo{
 		Name: "container.memory.rss",
@@ -351,6 +443,12 @@ var MetricsInfo = metricsInfo{
 		Name:       "container.net.tcp.successful_connects",
 		Attributes: []string{"destination", "actual_destination"},
 	},
+	ContainerOomKills: metricInfo{
+		Name: "container.oom_kills",
+	},
+	ContainerResourcesCPUDelay: metricInfo{
+		Name: "container.resources.cpu.delay",
+	},
 	ContainerResourcesCPULimitCores: metricInfo{
 		Name: "container.resources.cpu.limit_cores",
 	},
@@ -375,6 +473,13 @@ var MetricsInfo = metricsInfo{
 	},
 	ContainerResourcesCPUUser: metricInfo{
 		Name: "container.resources.cpu.user",
+	},
+	ContainerResourcesDelay: metricInfo{
+		Name:       "container.resources.delay",
+		Attributes: []string{"delay_kind"},
+	},
+	ContainerResourcesDiskDelay: metricInfo{
+		Name: "container.resources.disk.delay",
 	},
 	ContainerResourcesIoPressureWaiting: metricInfo{
 		Name:       "container.resources.io.pressure_waiting",
@@ -422,14 +527,22 @@ var MetricsInfo = metricsInfo{
 	ContainerResourcesPidsLimit: metricInfo{
 		Name: "container.resources.pids_limit",
 	},
+	ContainerRestarts: metricInfo{
+		Name: "container.restarts",
+	},
 	ContainerUptime: metricInfo{
 		Name: "container.uptime",
+	},
+	K8sContainerRestartCount: metricInfo{
+		Name: "k8s.container.restart.count",
 	},
 }
 
 type metricsInfo struct {
+	ContainerApplicationType                metricInfo
 	ContainerCPUTime                        metricInfo
 	ContainerDiskIo                         metricInfo
+	ContainerExits                          metricInfo
 	ContainerMemoryRss                      metricInfo
 	ContainerMemoryUsage                    metricInfo
 	ContainerMemoryWorkingSet               metricInfo
@@ -452,6 +565,8 @@ type metricsInfo struct {
 	ContainerNetTCPRetransmits              metricInfo
 	ContainerNetTCPRtt                      metricInfo
 	ContainerNetTCPSuccessfulConnects       metricInfo
+	ContainerOomKills                       metricInfo
+	ContainerResourcesCPUDelay              metricInfo
 	ContainerResourcesCPULimitCores         metricInfo
 	ContainerResourcesCPUPeriods            metricInfo
 	ContainerResourcesCPUPressureWaiting    metricInfo
@@ -460,6 +575,8 @@ type metricsInfo struct {
 	ContainerResourcesCPUThrottledPeriods   metricInfo
 	ContainerResourcesCPUUsage              metricInfo
 	ContainerResourcesCPUUser               metricInfo
+	ContainerResourcesDelay                 metricInfo
+	ContainerResourcesDiskDelay             metricInfo
 	ContainerResourcesIoPressureWaiting     metricInfo
 	ContainerResourcesMemoryCache           metricInfo
 	ContainerResourcesMemoryEvents          metricInfo
@@ -474,12 +591,66 @@ type metricsInfo struct {
 	ContainerResourcesMemoryWorkingSet      metricInfo
 	ContainerResourcesPids                  metricInfo
 	ContainerResourcesPidsLimit             metricInfo
+	ContainerRestarts                       metricInfo
 	ContainerUptime                         metricInfo
+	K8sContainerRestartCount                metricInfo
 }
 
 type metricInfo struct {
 	Name       string
 	Attributes []string
+}
+
+type metricContainerApplicationType struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   ContainerApplicationTypeMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills container.application_type metric with initial data.
+func (m *metricContainerApplicationType) init() {
+	m.data.SetName("container.application_type")
+	m.data.SetDescription("What the container runs, one datapoint for each kind of application.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerApplicationType) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, applicationTypeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("application_type", applicationTypeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerApplicationType) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerApplicationType) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerApplicationType(cfg ContainerApplicationTypeMetricConfig) metricContainerApplicationType {
+	m := metricContainerApplicationType{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
 }
 
 type metricContainerCPUTime struct {
@@ -583,6 +754,60 @@ func (m *metricContainerDiskIo) emit(metrics pmetric.MetricSlice) {
 
 func newMetricContainerDiskIo(cfg ContainerDiskIoMetricConfig) metricContainerDiskIo {
 	m := metricContainerDiskIo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerExits struct {
+	data     pmetric.Metric             // data buffer for generated metric.
+	config   ContainerExitsMetricConfig // metric config provided by user.
+	capacity int                        // max observed number of data points added to the metric.
+}
+
+// init fills container.exits metric with initial data.
+func (m *metricContainerExits) init() {
+	m.data.SetName("container.exits")
+	m.data.SetDescription("Main processes that have ended, by reason.")
+	m.data.SetUnit("{exit}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerExits) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, exitReasonAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("reason", exitReasonAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerExits) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerExits) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerExits(cfg ContainerExitsMetricConfig) metricContainerExits {
+	m := metricContainerExits{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -1770,6 +1995,110 @@ func newMetricContainerNetTCPSuccessfulConnects(cfg ContainerNetTCPSuccessfulCon
 	return m
 }
 
+type metricContainerOomKills struct {
+	data     pmetric.Metric                // data buffer for generated metric.
+	config   ContainerOomKillsMetricConfig // metric config provided by user.
+	capacity int                           // max observed number of data points added to the metric.
+}
+
+// init fills container.oom_kills metric with initial data.
+func (m *metricContainerOomKills) init() {
+	m.data.SetName("container.oom_kills")
+	m.data.SetDescription("Processes that the OOM killer has killed, main or not.")
+	m.data.SetUnit("{kill}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricContainerOomKills) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerOomKills) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerOomKills) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerOomKills(cfg ContainerOomKillsMetricConfig) metricContainerOomKills {
+	m := metricContainerOomKills{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesCPUDelay struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   ContainerResourcesCPUDelayMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.cpu.delay metric with initial data.
+func (m *metricContainerResourcesCPUDelay) init() {
+	m.data.SetName("container.resources.cpu.delay")
+	m.data.SetDescription("Time that tasks have waited for a CPU, those that are over included; summed over tasks, so it may grow faster than time.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricContainerResourcesCPUDelay) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesCPUDelay) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesCPUDelay) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesCPUDelay(cfg ContainerResourcesCPUDelayMetricConfig) metricContainerResourcesCPUDelay {
+	m := metricContainerResourcesCPUDelay{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricContainerResourcesCPULimitCores struct {
 	data     pmetric.Metric                              // data buffer for generated metric.
 	config   ContainerResourcesCPULimitCoresMetricConfig // metric config provided by user.
@@ -2178,6 +2507,112 @@ func (m *metricContainerResourcesCPUUser) emit(metrics pmetric.MetricSlice) {
 
 func newMetricContainerResourcesCPUUser(cfg ContainerResourcesCPUUserMetricConfig) metricContainerResourcesCPUUser {
 	m := metricContainerResourcesCPUUser{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDelay struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   ContainerResourcesDelayMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.delay metric with initial data.
+func (m *metricContainerResourcesDelay) init() {
+	m.data.SetName("container.resources.delay")
+	m.data.SetDescription("Time that tasks have waited, by what for, those that are over included; summed over tasks.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDelay) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, delayKindAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("kind", delayKindAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDelay) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDelay) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDelay(cfg ContainerResourcesDelayMetricConfig) metricContainerResourcesDelay {
+	m := metricContainerResourcesDelay{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskDelay struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   ContainerResourcesDiskDelayMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.delay metric with initial data.
+func (m *metricContainerResourcesDiskDelay) init() {
+	m.data.SetName("container.resources.disk.delay")
+	m.data.SetDescription("Time that tasks have waited for synchronous block I/O, those that are over included; summed over tasks.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricContainerResourcesDiskDelay) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskDelay) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskDelay) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskDelay(cfg ContainerResourcesDiskDelayMetricConfig) metricContainerResourcesDiskDelay {
+	m := metricContainerResourcesDiskDelay{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -2902,6 +3337,58 @@ func newMetricContainerResourcesPidsLimit(cfg ContainerResourcesPidsLimitMetricC
 	return m
 }
 
+type metricContainerRestarts struct {
+	data     pmetric.Metric                // data buffer for generated metric.
+	config   ContainerRestartsMetricConfig // metric config provided by user.
+	capacity int                           // max observed number of data points added to the metric.
+}
+
+// init fills container.restarts metric with initial data.
+func (m *metricContainerRestarts) init() {
+	m.data.SetName("container.restarts")
+	m.data.SetDescription("Begins of a main process after the first one.")
+	m.data.SetUnit("{restart}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricContainerRestarts) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerRestarts) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerRestarts) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerRestarts(cfg ContainerRestartsMetricConfig) metricContainerRestarts {
+	m := metricContainerRestarts{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricContainerUptime struct {
 	data     pmetric.Metric              // data buffer for generated metric.
 	config   ContainerUptimeMetricConfig // metric config provided by user.
@@ -2952,6 +3439,58 @@ func newMetricContainerUptime(cfg ContainerUptimeMetricConfig) metricContainerUp
 	return m
 }
 
+type metricK8sContainerRestartCount struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   K8sContainerRestartCountMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills k8s.container.restart.count metric with initial data.
+func (m *metricK8sContainerRestartCount) init() {
+	m.data.SetName("k8s.container.restart.count")
+	m.data.SetDescription("Describes how many times the container has restarted (since the last counter reset).")
+	m.data.SetUnit("{restart}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(false)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricK8sContainerRestartCount) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricK8sContainerRestartCount) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricK8sContainerRestartCount) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricK8sContainerRestartCount(cfg K8sContainerRestartCountMetricConfig) metricK8sContainerRestartCount {
+	m := metricK8sContainerRestartCount{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
@@ -2960,8 +3499,10 @@ type MetricsBuilder struct {
 	metricsCapacity                               int                  // maximum observed number of metrics per resource.
 	metricsBuffer                                 pmetric.Metrics      // accumulates metrics data before emitting.
 	buildInfo                                     component.BuildInfo  // contains version information.
+	metricContainerApplicationType                metricContainerApplicationType
 	metricContainerCPUTime                        metricContainerCPUTime
 	metricContainerDiskIo                         metricContainerDiskIo
+	metricContainerExits                          metricContainerExits
 	metricContainerMemoryRss                      metricContainerMemoryRss
 	metricContainerMemoryUsage                    metricContainerMemoryUsage
 	metricContainerMemoryWorkingSet               metricContainerMemoryWorkingSet
@@ -2984,6 +3525,8 @@ type MetricsBuilder struct {
 	metricContainerNetTCPRetransmits              metricContainerNetTCPRetransmits
 	metricContainerNetTCPRtt                      metricContainerNetTCPRtt
 	metricContainerNetTCPSuccessfulConnects       metricContainerNetTCPSuccessfulConnects
+	metricContainerOomKills                       metricContainerOomKills
+	metricContainerResourcesCPUDelay              metricContainerResourcesCPUDelay
 	metricContainerResourcesCPULimitCores         metricContainerResourcesCPULimitCores
 	metricContainerResourcesCPUPeriods            metricContainerResourcesCPUPeriods
 	metricContainerResourcesCPUPressureWaiting    metricContainerResourcesCPUPressureWaiting
@@ -2992,6 +3535,8 @@ type MetricsBuilder struct {
 	metricContainerResourcesCPUThrottledPeriods   metricContainerResourcesCPUThrottledPeriods
 	metricContainerResourcesCPUUsage              metricContainerResourcesCPUUsage
 	metricContainerResourcesCPUUser               metricContainerResourcesCPUUser
+	metricContainerResourcesDelay                 metricContainerResourcesDelay
+	metricContainerResourcesDiskDelay             metricContainerResourcesDiskDelay
 	metricContainerResourcesIoPressureWaiting     metricContainerResourcesIoPressureWaiting
 	metricContainerResourcesMemoryCache           metricContainerResourcesMemoryCache
 	metricContainerResourcesMemoryEvents          metricContainerResourcesMemoryEvents
@@ -3006,7 +3551,9 @@ type MetricsBuilder struct {
 	metricContainerResourcesMemoryWorkingSet      metricContainerResourcesMemoryWorkingSet
 	metricContainerResourcesPids                  metricContainerResourcesPids
 	metricContainerResourcesPidsLimit             metricContainerResourcesPidsLimit
+	metricContainerRestarts                       metricContainerRestarts
 	metricContainerUptime                         metricContainerUptime
+	metricK8sContainerRestartCount                metricK8sContainerRestartCount
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -3032,8 +3579,10 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		startTime:                                     pcommon.NewTimestampFromTime(time.Now()),
 		metricsBuffer:                                 pmetric.NewMetrics(),
 		buildInfo:                                     settings.BuildInfo,
+		metricContainerApplicationType:                newMetricContainerApplicationType(mbc.Metrics.ContainerApplicationType),
 		metricContainerCPUTime:                        newMetricContainerCPUTime(mbc.Metrics.ContainerCPUTime),
 		metricContainerDiskIo:                         newMetricContainerDiskIo(mbc.Metrics.ContainerDiskIo),
+		metricContainerExits:                          newMetricContainerExits(mbc.Metrics.ContainerExits),
 		metricContainerMemoryRss:                      newMetricContainerMemoryRss(mbc.Metrics.ContainerMemoryRss),
 		metricContainerMemoryUsage:                    newMetricContainerMemoryUsage(mbc.Metrics.ContainerMemoryUsage),
 		metricContainerMemoryWorkingSet:               newMetricContainerMemoryWorkingSet(mbc.Metrics.ContainerMemoryWorkingSet),
@@ -3056,6 +3605,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerNetTCPRetransmits:              newMetricContainerNetTCPRetransmits(mbc.Metrics.ContainerNetTCPRetransmits),
 		metricContainerNetTCPRtt:                      newMetricContainerNetTCPRtt(mbc.Metrics.ContainerNetTCPRtt),
 		metricContainerNetTCPSuccessfulConnects:       newMetricContainerNetTCPSuccessfulConnects(mbc.Metrics.ContainerNetTCPSuccessfulConnects),
+		metricContainerOomKills:                       newMetricContainerOomKills(mbc.Metrics.ContainerOomKills),
+		metricContainerResourcesCPUDelay:              newMetricContainerResourcesCPUDelay(mbc.Metrics.ContainerResourcesCPUDelay),
 		metricContainerResourcesCPULimitCores:         newMetricContainerResourcesCPULimitCores(mbc.Metrics.ContainerResourcesCPULimitCores),
 		metricContainerResourcesCPUPeriods:            newMetricContainerResourcesCPUPeriods(mbc.Metrics.ContainerResourcesCPUPeriods),
 		metricContainerResourcesCPUPressureWaiting:    newMetricContainerResourcesCPUPressureWaiting(mbc.Metrics.ContainerResourcesCPUPressureWaiting),
@@ -3064,6 +3615,8 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerResourcesCPUThrottledPeriods:   newMetricContainerResourcesCPUThrottledPeriods(mbc.Metrics.ContainerResourcesCPUThrottledPeriods),
 		metricContainerResourcesCPUUsage:              newMetricContainerResourcesCPUUsage(mbc.Metrics.ContainerResourcesCPUUsage),
 		metricContainerResourcesCPUUser:               newMetricContainerResourcesCPUUser(mbc.Metrics.ContainerResourcesCPUUser),
+		metricContainerResourcesDelay:                 newMetricContainerResourcesDelay(mbc.Metrics.ContainerResourcesDelay),
+		metricContainerResourcesDiskDelay:             newMetricContainerResourcesDiskDelay(mbc.Metrics.ContainerResourcesDiskDelay),
 		metricContainerResourcesIoPressureWaiting:     newMetricContainerResourcesIoPressureWaiting(mbc.Metrics.ContainerResourcesIoPressureWaiting),
 		metricContainerResourcesMemoryCache:           newMetricContainerResourcesMemoryCache(mbc.Metrics.ContainerResourcesMemoryCache),
 		metricContainerResourcesMemoryEvents:          newMetricContainerResourcesMemoryEvents(mbc.Metrics.ContainerResourcesMemoryEvents),
@@ -3078,7 +3631,9 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerResourcesMemoryWorkingSet:      newMetricContainerResourcesMemoryWorkingSet(mbc.Metrics.ContainerResourcesMemoryWorkingSet),
 		metricContainerResourcesPids:                  newMetricContainerResourcesPids(mbc.Metrics.ContainerResourcesPids),
 		metricContainerResourcesPidsLimit:             newMetricContainerResourcesPidsLimit(mbc.Metrics.ContainerResourcesPidsLimit),
+		metricContainerRestarts:                       newMetricContainerRestarts(mbc.Metrics.ContainerRestarts),
 		metricContainerUptime:                         newMetricContainerUptime(mbc.Metrics.ContainerUptime),
+		metricK8sContainerRestartCount:                newMetricK8sContainerRestartCount(mbc.Metrics.K8sContainerRestartCount),
 	}
 
 	for _, op := range options {
@@ -3144,8 +3699,10 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	ils.Scope().SetName(ScopeName)
 	ils.Scope().SetVersion(mb.buildInfo.Version)
 	ils.Metrics().EnsureCapacity(mb.metricsCapacity)
+	mb.metricContainerApplicationType.emit(ils.Metrics())
 	mb.metricContainerCPUTime.emit(ils.Metrics())
 	mb.metricContainerDiskIo.emit(ils.Metrics())
+	mb.metricContainerExits.emit(ils.Metrics())
 	mb.metricContainerMemoryRss.emit(ils.Metrics())
 	mb.metricContainerMemoryUsage.emit(ils.Metrics())
 	mb.metricContainerMemoryWorkingSet.emit(ils.Metrics())
@@ -3168,6 +3725,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerNetTCPRetransmits.emit(ils.Metrics())
 	mb.metricContainerNetTCPRtt.emit(ils.Metrics())
 	mb.metricContainerNetTCPSuccessfulConnects.emit(ils.Metrics())
+	mb.metricContainerOomKills.emit(ils.Metrics())
+	mb.metricContainerResourcesCPUDelay.emit(ils.Metrics())
 	mb.metricContainerResourcesCPULimitCores.emit(ils.Metrics())
 	mb.metricContainerResourcesCPUPeriods.emit(ils.Metrics())
 	mb.metricContainerResourcesCPUPressureWaiting.emit(ils.Metrics())
@@ -3176,6 +3735,8 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerResourcesCPUThrottledPeriods.emit(ils.Metrics())
 	mb.metricContainerResourcesCPUUsage.emit(ils.Metrics())
 	mb.metricContainerResourcesCPUUser.emit(ils.Metrics())
+	mb.metricContainerResourcesDelay.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskDelay.emit(ils.Metrics())
 	mb.metricContainerResourcesIoPressureWaiting.emit(ils.Metrics())
 	mb.metricContainerResourcesMemoryCache.emit(ils.Metrics())
 	mb.metricContainerResourcesMemoryEvents.emit(ils.Metrics())
@@ -3190,7 +3751,9 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerResourcesMemoryWorkingSet.emit(ils.Metrics())
 	mb.metricContainerResourcesPids.emit(ils.Metrics())
 	mb.metricContainerResourcesPidsLimit.emit(ils.Metrics())
+	mb.metricContainerRestarts.emit(ils.Metrics())
 	mb.metricContainerUptime.emit(ils.Metrics())
+	mb.metricK8sContainerRestartCount.emit(ils.Metrics())
 
 	for _, op := range options {
 		op.apply(rm)
@@ -3212,6 +3775,11 @@ func (mb *MetricsBuilder) Emit(options ...ResourceMetricsOption) pmetric.Metrics
 	return metrics
 }
 
+// RecordContainerApplicationTypeDataPoint adds a data point to container.application_type metric.
+func (mb *MetricsBuilder) RecordContainerApplicationTypeDataPoint(ts pcommon.Timestamp, val int64, applicationTypeAttributeValue string) {
+	mb.metricContainerApplicationType.recordDataPoint(mb.startTime, ts, val, applicationTypeAttributeValue)
+}
+
 // RecordContainerCPUTimeDataPoint adds a data point to container.cpu.time metric.
 func (mb *MetricsBuilder) RecordContainerCPUTimeDataPoint(ts pcommon.Timestamp, val float64, cpuModeAttributeValue AttributeCPUMode) {
 	mb.metricContainerCPUTime.recordDataPoint(mb.startTime, ts, val, cpuModeAttributeValue.String())
@@ -3220,6 +3788,11 @@ func (mb *MetricsBuilder) RecordContainerCPUTimeDataPoint(ts pcommon.Timestamp, 
 // RecordContainerDiskIoDataPoint adds a data point to container.disk.io metric.
 func (mb *MetricsBuilder) RecordContainerDiskIoDataPoint(ts pcommon.Timestamp, val int64, diskIoDirectionAttributeValue AttributeDiskIoDirection, systemDeviceAttributeValue string) {
 	mb.metricContainerDiskIo.recordDataPoint(mb.startTime, ts, val, diskIoDirectionAttributeValue.String(), systemDeviceAttributeValue)
+}
+
+// RecordContainerExitsDataPoint adds a data point to container.exits metric.
+func (mb *MetricsBuilder) RecordContainerExitsDataPoint(ts pcommon.Timestamp, val int64, exitReasonAttributeValue AttributeExitReason) {
+	mb.metricContainerExits.recordDataPoint(mb.startTime, ts, val, exitReasonAttributeValue.String())
 }
 
 // RecordContainerMemoryRssDataPoint adds a data point to container.memory.rss metric.
@@ -3332,6 +3905,16 @@ func (mb *MetricsBuilder) RecordContainerNetTCPSuccessfulConnectsDataPoint(ts pc
 	mb.metricContainerNetTCPSuccessfulConnects.recordDataPoint(mb.startTime, ts, val, destinationAttributeValue, actualDestinationAttributeValue)
 }
 
+// RecordContainerOomKillsDataPoint adds a data point to container.oom_kills metric.
+func (mb *MetricsBuilder) RecordContainerOomKillsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricContainerOomKills.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordContainerResourcesCPUDelayDataPoint adds a data point to container.resources.cpu.delay metric.
+func (mb *MetricsBuilder) RecordContainerResourcesCPUDelayDataPoint(ts pcommon.Timestamp, val float64) {
+	mb.metricContainerResourcesCPUDelay.recordDataPoint(mb.startTime, ts, val)
+}
+
 // RecordContainerResourcesCPULimitCoresDataPoint adds a data point to container.resources.cpu.limit_cores metric.
 func (mb *MetricsBuilder) RecordContainerResourcesCPULimitCoresDataPoint(ts pcommon.Timestamp, val float64) {
 	mb.metricContainerResourcesCPULimitCores.recordDataPoint(mb.startTime, ts, val)
@@ -3370,6 +3953,16 @@ func (mb *MetricsBuilder) RecordContainerResourcesCPUUsageDataPoint(ts pcommon.T
 // RecordContainerResourcesCPUUserDataPoint adds a data point to container.resources.cpu.user metric.
 func (mb *MetricsBuilder) RecordContainerResourcesCPUUserDataPoint(ts pcommon.Timestamp, val float64) {
 	mb.metricContainerResourcesCPUUser.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordContainerResourcesDelayDataPoint adds a data point to container.resources.delay metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDelayDataPoint(ts pcommon.Timestamp, val float64, delayKindAttributeValue AttributeDelayKind) {
+	mb.metricContainerResourcesDelay.recordDataPoint(mb.startTime, ts, val, delayKindAttributeValue.String())
+}
+
+// RecordContainerResourcesDiskDelayDataPoint adds a data point to container.resources.disk.delay metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskDelayDataPoint(ts pcommon.Timestamp, val float64) {
+	mb.metricContainerResourcesDiskDelay.recordDataPoint(mb.startTime, ts, val)
 }
 
 // RecordContainerResourcesIoPressureWaitingDataPoint adds a data point to container.resources.io.pressure_waiting metric.
@@ -3442,9 +4035,19 @@ func (mb *MetricsBuilder) RecordContainerResourcesPidsLimitDataPoint(ts pcommon.
 	mb.metricContainerResourcesPidsLimit.recordDataPoint(mb.startTime, ts, val)
 }
 
+// RecordContainerRestartsDataPoint adds a data point to container.restarts metric.
+func (mb *MetricsBuilder) RecordContainerRestartsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricContainerRestarts.recordDataPoint(mb.startTime, ts, val)
+}
+
 // RecordContainerUptimeDataPoint adds a data point to container.uptime metric.
 func (mb *MetricsBuilder) RecordContainerUptimeDataPoint(ts pcommon.Timestamp, val float64) {
 	mb.metricContainerUptime.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordK8sContainerRestartCountDataPoint adds a data point to k8s.container.restart.count metric.
+func (mb *MetricsBuilder) RecordK8sContainerRestartCountDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricK8sContainerRestartCount.recordDataPoint(mb.startTime, ts, val)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

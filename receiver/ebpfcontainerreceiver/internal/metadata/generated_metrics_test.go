@@ -57,12 +57,18 @@ func TestMetricsBuilder(t *testing.T) {
 
 			defaultMetricsCount := 0
 			allMetricsCount := 0
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerApplicationTypeDataPoint(ts, 1, "application_type-val")
 
 			allMetricsCount++
 			mb.RecordContainerCPUTimeDataPoint(ts, 1, AttributeCPUModeSystem)
 
 			allMetricsCount++
 			mb.RecordContainerDiskIoDataPoint(ts, 1, AttributeDiskIoDirectionRead, "system.device-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerExitsDataPoint(ts, 1, AttributeExitReasonCompleted)
 
 			allMetricsCount++
 			mb.RecordContainerMemoryRssDataPoint(ts, 1)
@@ -131,6 +137,12 @@ func TestMetricsBuilder(t *testing.T) {
 			mb.RecordContainerNetTCPSuccessfulConnectsDataPoint(ts, 1, "destination-val", "actual_destination-val")
 			defaultMetricsCount++
 			allMetricsCount++
+			mb.RecordContainerOomKillsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesCPUDelayDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
 			mb.RecordContainerResourcesCPULimitCoresDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
@@ -153,6 +165,12 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerResourcesCPUUserDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDelayDataPoint(ts, 1, AttributeDelayKindBlkio)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskDelayDataPoint(ts, 1)
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerResourcesIoPressureWaitingDataPoint(ts, 1, AttributeKindFull)
@@ -195,9 +213,15 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerResourcesPidsLimitDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerRestartsDataPoint(ts, 1)
 
 			allMetricsCount++
 			mb.RecordContainerUptimeDataPoint(ts, 1)
+
+			allMetricsCount++
+			mb.RecordK8sContainerRestartCountDataPoint(ts, 1)
 
 			res := pcommon.NewResource()
 			metrics := mb.Emit(WithResource(res))
@@ -227,6 +251,21 @@ func TestMetricsBuilder(t *testing.T) {
 			validatedMetrics := make(map[string]bool)
 			for _, mi := range allMetricsList {
 				switch mi.Name() {
+				case "container.application_type":
+					assert.False(t, validatedMetrics["container.application_type"], "Found a duplicate in the metrics slice: container.application_type")
+					validatedMetrics["container.application_type"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "What the container runs, one datapoint for each kind of application.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					applicationTypeAttrVal, ok := dp.Attributes().Get("application_type")
+					assert.True(t, ok)
+					assert.Equal(t, "application_type-val", applicationTypeAttrVal.Str())
 				case "container.cpu.time":
 					assert.False(t, validatedMetrics["container.cpu.time"], "Found a duplicate in the metrics slice: container.cpu.time")
 					validatedMetrics["container.cpu.time"] = true
@@ -264,6 +303,23 @@ func TestMetricsBuilder(t *testing.T) {
 					systemDeviceAttrVal, ok := dp.Attributes().Get("system.device")
 					assert.True(t, ok)
 					assert.Equal(t, "system.device-val", systemDeviceAttrVal.Str())
+				case "container.exits":
+					assert.False(t, validatedMetrics["container.exits"], "Found a duplicate in the metrics slice: container.exits")
+					validatedMetrics["container.exits"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Main processes that have ended, by reason.", mi.Description())
+					assert.Equal(t, "{exit}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					exitReasonAttrVal, ok := dp.Attributes().Get("reason")
+					assert.True(t, ok)
+					assert.Equal(t, "completed", exitReasonAttrVal.Str())
 				case "container.memory.rss":
 					assert.False(t, validatedMetrics["container.memory.rss"], "Found a duplicate in the metrics slice: container.memory.rss")
 					validatedMetrics["container.memory.rss"] = true
@@ -644,6 +700,34 @@ func TestMetricsBuilder(t *testing.T) {
 					actualDestinationAttrVal, ok := dp.Attributes().Get("actual_destination")
 					assert.True(t, ok)
 					assert.Equal(t, "actual_destination-val", actualDestinationAttrVal.Str())
+				case "container.oom_kills":
+					assert.False(t, validatedMetrics["container.oom_kills"], "Found a duplicate in the metrics slice: container.oom_kills")
+					validatedMetrics["container.oom_kills"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Processes that the OOM killer has killed, main or not.", mi.Description())
+					assert.Equal(t, "{kill}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "container.resources.cpu.delay":
+					assert.False(t, validatedMetrics["container.resources.cpu.delay"], "Found a duplicate in the metrics slice: container.resources.cpu.delay")
+					validatedMetrics["container.resources.cpu.delay"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time that tasks have waited for a CPU, those that are over included; summed over tasks, so it may grow faster than time.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
 				case "container.resources.cpu.limit_cores":
 					assert.False(t, validatedMetrics["container.resources.cpu.limit_cores"], "Found a duplicate in the metrics slice: container.resources.cpu.limit_cores")
 					validatedMetrics["container.resources.cpu.limit_cores"] = true
@@ -749,6 +833,37 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
 					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
 					assert.Equal(t, "CPU time consumed in user space.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+				case "container.resources.delay":
+					assert.False(t, validatedMetrics["container.resources.delay"], "Found a duplicate in the metrics slice: container.resources.delay")
+					validatedMetrics["container.resources.delay"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time that tasks have waited, by what for, those that are over included; summed over tasks.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					delayKindAttrVal, ok := dp.Attributes().Get("kind")
+					assert.True(t, ok)
+					assert.Equal(t, "blkio", delayKindAttrVal.Str())
+				case "container.resources.disk.delay":
+					assert.False(t, validatedMetrics["container.resources.disk.delay"], "Found a duplicate in the metrics slice: container.resources.disk.delay")
+					validatedMetrics["container.resources.disk.delay"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time that tasks have waited for synchronous block I/O, those that are over included; summed over tasks.", mi.Description())
 					assert.Equal(t, "s", mi.Unit())
 					assert.True(t, mi.Sum().IsMonotonic())
 					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
@@ -945,6 +1060,20 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+				case "container.restarts":
+					assert.False(t, validatedMetrics["container.restarts"], "Found a duplicate in the metrics slice: container.restarts")
+					validatedMetrics["container.restarts"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Begins of a main process after the first one.", mi.Description())
+					assert.Equal(t, "{restart}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
 				case "container.uptime":
 					assert.False(t, validatedMetrics["container.uptime"], "Found a duplicate in the metrics slice: container.uptime")
 					validatedMetrics["container.uptime"] = true
@@ -957,6 +1086,20 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
 					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+				case "k8s.container.restart.count":
+					assert.False(t, validatedMetrics["k8s.container.restart.count"], "Found a duplicate in the metrics slice: k8s.container.restart.count")
+					validatedMetrics["k8s.container.restart.count"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Describes how many times the container has restarted (since the last counter reset).", mi.Description())
+					assert.Equal(t, "{restart}", mi.Unit())
+					assert.False(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
 				}
 			}
 		})

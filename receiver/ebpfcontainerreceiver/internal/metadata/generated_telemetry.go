@@ -30,8 +30,10 @@ type TelemetryBuilder struct {
 	registrations                  []metric.Registration
 	EbpfContainerCgroupsUnresolved metric.Int64ObservableCounter
 	EbpfContainerContainers        metric.Int64ObservableGauge
+	EbpfContainerDelayAnomalies    metric.Int64ObservableCounter
 	EbpfContainerEdgesFolded       metric.Int64ObservableCounter
 	EbpfContainerEdgesUnaccounted  metric.Int64ObservableCounter
+	EbpfContainerEventsDropped     metric.Int64ObservableCounter
 	EbpfContainerEventsLost        metric.Int64ObservableCounter
 	EbpfContainerFeatureEnabled    metric.Int64ObservableGauge
 	EbpfContainerListenersFolded   metric.Int64ObservableCounter
@@ -40,6 +42,8 @@ type TelemetryBuilder struct {
 	EbpfContainerReadErrors        metric.Int64ObservableCounter
 	EbpfContainerScrapeDuration    metric.Float64Histogram
 	EbpfContainerSocketsAdopted    metric.Int64ObservableCounter
+	EbpfContainerTasksUnaccounted  metric.Int64ObservableCounter
+	EbpfContainerTasksUnknown      metric.Int64ObservableCounter
 	EbpfContainerWalkErrors        metric.Int64ObservableCounter
 }
 
@@ -84,6 +88,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerContainersCallback(cb metr
 	return nil
 }
 
+// RegisterEbpfContainerDelayAnomaliesCallback sets callback for observable EbpfContainerDelayAnomalies metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerDelayAnomaliesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerDelayAnomalies, obs: o})
+		return nil
+	}, builder.EbpfContainerDelayAnomalies)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterEbpfContainerEdgesFoldedCallback sets callback for observable EbpfContainerEdgesFolded metric.
 func (builder *TelemetryBuilder) RegisterEbpfContainerEdgesFoldedCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
@@ -105,6 +124,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerEdgesUnaccountedCallback(c
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerEdgesUnaccounted, obs: o})
 		return nil
 	}, builder.EbpfContainerEdgesUnaccounted)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerEventsDroppedCallback sets callback for observable EbpfContainerEventsDropped metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerEventsDroppedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerEventsDropped, obs: o})
+		return nil
+	}, builder.EbpfContainerEventsDropped)
 	if err != nil {
 		return err
 	}
@@ -219,6 +253,36 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerSocketsAdoptedCallback(cb 
 	return nil
 }
 
+// RegisterEbpfContainerTasksUnaccountedCallback sets callback for observable EbpfContainerTasksUnaccounted metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerTasksUnaccountedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerTasksUnaccounted, obs: o})
+		return nil
+	}, builder.EbpfContainerTasksUnaccounted)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerTasksUnknownCallback sets callback for observable EbpfContainerTasksUnknown metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerTasksUnknownCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerTasksUnknown, obs: o})
+		return nil
+	}, builder.EbpfContainerTasksUnknown)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterEbpfContainerWalkErrorsCallback sets callback for observable EbpfContainerWalkErrors metric.
 func (builder *TelemetryBuilder) RegisterEbpfContainerWalkErrorsCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
@@ -274,6 +338,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{container}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfContainerDelayAnomalies, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_delay_anomalies",
+		metric.WithDescription("Delays left out because they were longer than the life of the task. [Alpha]"),
+		metric.WithUnit("{delay}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfContainerEdgesFolded, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpf_container_edges_folded",
 		metric.WithDescription("Connections counted under ~other because the table of edges in the kernel was full. [Alpha]"),
@@ -284,6 +354,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpf_container_edges_unaccounted",
 		metric.WithDescription("Connections that could not be counted at all. [Alpha]"),
 		metric.WithUnit("{connection}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerEventsDropped, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_events_dropped",
+		metric.WithDescription("Exits and OOM kills of which no log record was given; they are counted in the metrics all the same. [Alpha]"),
+		metric.WithUnit("{event}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerEventsLost, err = builder.meter.Int64ObservableCounter(
@@ -333,6 +409,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpf_container_sockets_adopted",
 		metric.WithDescription("Connections and listeners that were there before the receiver and were taken over. [Alpha]"),
 		metric.WithUnit("{socket}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerTasksUnaccounted, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_tasks_unaccounted",
+		metric.WithDescription("Tasks whose times were lost because the table of usages in the kernel was full. [Alpha]"),
+		metric.WithUnit("{task}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerTasksUnknown, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_tasks_unknown",
+		metric.WithDescription("Tasks whose times are not split if they move to another cgroup. [Alpha]"),
+		metric.WithUnit("{task}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerWalkErrors, err = builder.meter.Int64ObservableCounter(
