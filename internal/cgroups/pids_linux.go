@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	// maxPIDs is how many process ids PIDs looks for.
+	// maxPIDs is how many process ids PIDs returns of one directory.
 	maxPIDs = 32
 	// maxPIDDirs is how many directories it looks into.
 	maxPIDDirs = 64
@@ -52,7 +52,7 @@ func pidsBelow(dir string, atLeast int) ([]int, error) {
 	for looked := 0; len(todo) > 0 && len(pids) < atLeast && looked < maxPIDDirs; looked++ {
 		dir := todo[0]
 		todo = todo[1:]
-		found, err := readPIDs(filepath.Join(dir, "cgroup.procs"))
+		found, err := readPIDs(filepath.Join(dir, "cgroup.procs"), max(maxPIDs, atLeast-len(pids)))
 		if err != nil {
 			return nil, err
 		}
@@ -74,7 +74,7 @@ func pidsBelow(dir string, atLeast int) ([]int, error) {
 }
 
 // readPIDs reads the first ids of a cgroup.procs file.
-func readPIDs(name string) ([]int, error) {
+func readPIDs(name string, limit int) ([]int, error) {
 	file, err := os.Open(name)
 	if err != nil {
 		return nil, unlessVanished(err)
@@ -85,18 +85,18 @@ func readPIDs(name string) ([]int, error) {
 	if err := unlessVanished(err); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, err
 	}
-	return parsePIDs(string(b), len(b) == maxPIDBytes), nil
+	return parsePIDs(string(b), len(b) == maxPIDBytes, limit), nil
 }
 
 // parsePIDs reads the lines of cgroup.procs. 0 is a process outside of our PID namespace. The last line may be cut.
-func parsePIDs(s string, cut bool) []int {
+func parsePIDs(s string, cut bool, limit int) []int {
 	if cut {
 		s = s[:strings.LastIndexByte(s, '\n')+1]
 	}
 	var pids []int
 	for line := range strings.Lines(s) {
 		pid, err := strconv.Atoi(strings.TrimSpace(line))
-		if err == nil && pid > 0 && len(pids) < maxPIDs {
+		if err == nil && pid > 0 && len(pids) < limit {
 			pids = append(pids, pid)
 		}
 	}

@@ -52,7 +52,7 @@ func FuzzParsePIDs(f *testing.F) {
 	f.Add("1\n2\n", false)
 	f.Add("1\n2", true)
 	f.Fuzz(func(t *testing.T, s string, cut bool) {
-		for _, pid := range parsePIDs(s, cut) {
+		for _, pid := range parsePIDs(s, cut, maxPIDs) {
 			if pid <= 0 {
 				t.Errorf("%d", pid)
 			}

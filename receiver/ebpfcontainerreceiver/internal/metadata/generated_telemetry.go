@@ -413,7 +413,7 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerTasksUnaccounted, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpf_container_tasks_unaccounted",
-		metric.WithDescription("Tasks whose times were lost because the table of usages in the kernel was full. [Alpha]"),
+		metric.WithDescription("Tasks whose times were lost because the table of usages in the kernel was full, or with taskstats in place of the kernel program because their container is not known. [Alpha]"),
 		metric.WithUnit("{task}"),
 	)
 	errs = errors.Join(errs, err)

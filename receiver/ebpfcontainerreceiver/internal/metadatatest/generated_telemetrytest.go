@@ -239,7 +239,7 @@ func AssertEqualEbpfContainerSocketsAdopted(t *testing.T, tt *componenttest.Tele
 func AssertEqualEbpfContainerTasksUnaccounted(t *testing.T, tt *componenttest.Telemetry, dps []metricdata.DataPoint[int64], opts ...metricdatatest.Option) {
 	want := metricdata.Metrics{
 		Name:        "otelcol_ebpf_container_tasks_unaccounted",
-		Description: "Tasks whose times were lost because the table of usages in the kernel was full. [Alpha]",
+		Description: "Tasks whose times were lost because the table of usages in the kernel was full, or with taskstats in place of the kernel program because their container is not known. [Alpha]",
 		Unit:        "{task}",
 		Data: metricdata.Sum[int64]{
 			Temporality: metricdata.CumulativeTemporality,
