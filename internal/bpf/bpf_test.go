@@ -36,6 +36,8 @@ func TestMain(m *testing.M) {
 		goleak.VerifyTestMain(m)
 	case "commands":
 		runChild(os.Stdin, os.Stdout)
+	case "task":
+		runTaskChild(os.Args[1:])
 	case "features":
 		printFeatures(os.Stdout)
 	}

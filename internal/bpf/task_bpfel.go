@@ -38,16 +38,16 @@ const (
 )
 
 type taskKnownTask struct {
-	_         structs.HostLayout
-	Owner     taskOwner
-	StartTime uint64
-	Base      struct {
+	_       structs.HostLayout
+	Owner   taskOwner
+	Counted struct {
 		_      structs.HostLayout
 		Cpu    uint64
 		Delays [8]uint64
 	}
-	Busy  uint32
-	Flags uint32
+	LookedNs uint64
+	IoWaits  uint32
+	Flags    uint32
 }
 
 type taskOwner struct {
@@ -68,22 +68,11 @@ const (
 
 type taskUsage struct {
 	_     structs.HostLayout
-	Ended struct {
+	Times struct {
 		_      structs.HostLayout
 		Cpu    uint64
 		Delays [8]uint64
 	}
-	Before struct {
-		_      structs.HostLayout
-		Cpu    uint64
-		Delays [8]uint64
-	}
-	Living struct {
-		_      structs.HostLayout
-		Cpu    uint64
-		Delays [8]uint64
-	}
-	Pass           uint64
 	Exits          [4]uint64
 	OomKills       uint64
 	Inits          uint64
@@ -92,13 +81,14 @@ type taskUsage struct {
 	ProcessesEnded uint64
 	TasksEnded     uint64
 	Mains          int64
+	Traits         uint32
+	Pad            uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	taskMapEnded       = "ended"
 	taskMapExitEvents  = "exit_events"
 	taskMapKnownTasks  = "known_tasks"
 	taskMapTaskStats   = "task_stats"
@@ -108,9 +98,8 @@ const (
 	taskProgOnExec     = "on_exec"
 	taskProgOnExit     = "on_exit"
 	taskProgOnFork     = "on_fork"
+	taskProgOnFree     = "on_free"
 	taskVarDelaysTold  = "delays_told"
-	taskVarHostPidns   = "host_pidns"
-	taskVarPass        = "pass"
 	taskVarV1Hierarchy = "v1_hierarchy"
 	taskVarV1Subsys    = "v1_subsys"
 )
@@ -162,13 +151,13 @@ type taskProgramSpecs struct {
 	OnExec    *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit    *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork    *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnFree    *ebpf.ProgramSpec `ebpf:"on_free"`
 }
 
 // taskMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type taskMapSpecs struct {
-	Ended      *ebpf.MapSpec `ebpf:"ended"`
 	ExitEvents *ebpf.MapSpec `ebpf:"exit_events"`
 	KnownTasks *ebpf.MapSpec `ebpf:"known_tasks"`
 	TaskStats  *ebpf.MapSpec `ebpf:"task_stats"`
@@ -180,8 +169,6 @@ type taskMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type taskVariableSpecs struct {
 	DelaysTold  *ebpf.VariableSpec `ebpf:"delays_told"`
-	HostPidns   *ebpf.VariableSpec `ebpf:"host_pidns"`
-	Pass        *ebpf.VariableSpec `ebpf:"pass"`
 	V1Hierarchy *ebpf.VariableSpec `ebpf:"v1_hierarchy"`
 	V1Subsys    *ebpf.VariableSpec `ebpf:"v1_subsys"`
 }
@@ -206,7 +193,6 @@ func (o *taskObjects) Close() error {
 //
 // It can be passed to loadTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type taskMaps struct {
-	Ended      *ebpf.Map `ebpf:"ended"`
 	ExitEvents *ebpf.Map `ebpf:"exit_events"`
 	KnownTasks *ebpf.Map `ebpf:"known_tasks"`
 	TaskStats  *ebpf.Map `ebpf:"task_stats"`
@@ -215,7 +201,6 @@ type taskMaps struct {
 
 func (m *taskMaps) Close() error {
 	return _TaskClose(
-		m.Ended,
 		m.ExitEvents,
 		m.KnownTasks,
 		m.TaskStats,
@@ -228,8 +213,6 @@ func (m *taskMaps) Close() error {
 // It can be passed to loadTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type taskVariables struct {
 	DelaysTold  *ebpf.Variable `ebpf:"delays_told"`
-	HostPidns   *ebpf.Variable `ebpf:"host_pidns"`
-	Pass        *ebpf.Variable `ebpf:"pass"`
 	V1Hierarchy *ebpf.Variable `ebpf:"v1_hierarchy"`
 	V1Subsys    *ebpf.Variable `ebpf:"v1_subsys"`
 }
@@ -243,6 +226,7 @@ type taskPrograms struct {
 	OnExec    *ebpf.Program `ebpf:"on_exec"`
 	OnExit    *ebpf.Program `ebpf:"on_exit"`
 	OnFork    *ebpf.Program `ebpf:"on_fork"`
+	OnFree    *ebpf.Program `ebpf:"on_free"`
 }
 
 func (p *taskPrograms) Close() error {
@@ -252,6 +236,7 @@ func (p *taskPrograms) Close() error {
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnFree,
 	)
 }
 

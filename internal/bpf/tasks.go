@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -16,20 +15,22 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 )
 
 // Usage is what the tasks of one pair of cgroups have come to since the Tracer is there: all that ever ran in it, of
-// those that are older all their life. A task that moves between cgroups leaves behind what it had until then.
+// those that are older all their life. A task that moves between cgroups leaves behind what it had until then. Nothing in
+// it ever falls, but when the entry was taken.
 type Usage struct {
 	CgroupV2 uint64 // in the unified hierarchy
 	CgroupV1 uint64 // in the hierarchy of Options.LegacyController, 0 if there is none
 
-	CPU    time.Duration            // on a CPU
+	CPU    time.Duration            // on a CPU; what of a task that is just running since the last tick is not in it
 	Delays [NumDelays]time.Duration // by Delay; one that is not in DelaysTold is zero
 
-	// Exits are those of main processes, by ExitReason. A main process has its parent in another cgroup, and is either the
-	// first of a PID namespace or in that of the host; if none of these is left, any process whose parent is elsewhere.
+	// Exits are those of main processes, by ExitReason. A main process has begun a program in this cgroup with its parent
+	// in another one, either as the first of a PID namespace, or, in a cgroup that had no such, while there was no other
+	// main process. When it is over and there was none of the former kind, its descendants are main as soon as the
+	// parent that they are left to is in another cgroup: a service that forks into the background.
 	Exits          [NumExitReasons]uint64
 	OOMKills       uint64 // processes that the OOM killer has killed, main or not
 	Inits          uint64 // main processes that have begun as the first of a PID namespace
@@ -45,7 +46,7 @@ type Delay uint8
 
 // The kinds of Delay, enum delay of the programs.
 const (
-	DelayCPU          Delay = iota // runnable, waiting for a CPU; time in which a quota holds it up is not in here
+	DelayCPU          Delay = iota // runnable, waiting for a CPU; time in which a quota holds it up is in here as well
 	DelayBlockIO                   // synchronous block I/O
 	DelaySwapIn                    // pages swapped in
 	DelayReclaim                   // direct reclaim of memory
@@ -54,7 +55,7 @@ const (
 	DelayWriteProtect              // copies of write-protected pages; Linux 6.0
 	DelayIRQ                       // interrupts while it ran; Linux 6.5
 
-	NumDelays = len(taskUsage{}.Ended.Delays)
+	NumDelays = len(taskUsage{}.Times.Delays)
 )
 
 // ExitReason is how a main process has ended.
@@ -80,7 +81,7 @@ type ProcessExit struct {
 	Code               int           // status, 0 when killed by a signal
 	Signal             int           // 0 when not killed by one
 	Life               time.Duration // from its fork
-	MaxRSS             uint64        // bytes, the most it had
+	MaxRSS             uint64        // bytes, the most it had, also before its last exec
 }
 
 type taskTracer struct {
@@ -89,39 +90,45 @@ type taskTracer struct {
 	living *link.Iter
 	events *ringbuf.Reader
 
-	mu     sync.Mutex // guards what follows: one pass at a time
-	pass   uint64
+	mu     sync.Mutex // guards what follows, and that nobody reads while it is closed
+	closed bool
 	keys   []taskOwner
 	values []taskUsage
 	n      int // entries seen by the last ReadUsages
 }
 
 func openTasks(o Options) (*taskTracer, error) {
-	spec, err := loadTask()
+	spec, err := taskSpec(o)
 	if err != nil {
 		return nil, err
 	}
-	if o.LegacyController != "" {
-		subsys, err := subsysID(o.LegacyController)
-		if err != nil {
-			return nil, err
-		}
-		id, err := hierarchyID(o.ProcRoot, o.LegacyController)
-		if err != nil {
-			return nil, err
-		}
-		if err := errors.Join(spec.Variables[taskVarV1Subsys].Set(subsys), spec.Variables[taskVarV1Hierarchy].Set(id)); err != nil {
-			return nil, err
-		}
+	return startTasks(spec)
+}
+
+func taskSpec(o Options) (*ebpf.CollectionSpec, error) {
+	spec, err := loadTask()
+	if err != nil || o.LegacyController == "" {
+		return spec, err
 	}
-	if err := spec.Variables[taskVarHostPidns].Set(hostPIDNS(o.ProcRoot)); err != nil {
+	subsys, err := subsysID(o.LegacyController)
+	if err != nil {
 		return nil, err
 	}
+	id, err := hierarchyID(o.ProcRoot, o.LegacyController)
+	if err != nil {
+		return nil, err
+	}
+	return spec, errors.Join(spec.Variables[taskVarV1Subsys].Set(subsys), spec.Variables[taskVarV1Hierarchy].Set(id))
+}
+
+func startTasks(spec *ebpf.CollectionSpec) (*taskTracer, error) {
 	t := &taskTracer{keys: make([]taskOwner, batchSize), values: make([]taskUsage, batchSize)}
-	if err := spec.LoadAndAssign(&t.objs, nil); err != nil {
+	err := spec.LoadAndAssign(&t.objs, nil)
+	if err != nil {
 		return nil, err
 	}
-	if t.links, err = attach(t.objs.OnFork, t.objs.OnExec, t.objs.OnAttach, t.objs.OnExit); err != nil {
+	// on_free first: what is noted before it is there might never be let go.
+	if t.links, err = attach(t.objs.OnFree, t.objs.OnExit, t.objs.OnAttach, t.objs.OnExec, t.objs.OnFork); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
 	if t.living, err = link.AttachIter(link.IterOptions{Program: t.objs.AddLiving}); err != nil {
@@ -130,24 +137,16 @@ func openTasks(o Options) (*taskTracer, error) {
 	if t.events, err = ringbuf.NewReader(t.objs.ExitEvents); err != nil {
 		return nil, errors.Join(err, t.close())
 	}
-	return t, t.addLiving()
-}
-
-// hostPIDNS is the PID namespace of the service manager; where init's cannot be read it is our own.
-func hostPIDNS(procRoot string) uint32 {
-	if procRoot == "" {
-		procRoot = "/proc"
+	if err := t.addLiving(); err != nil {
+		return nil, errors.Join(err, t.close())
 	}
-	var st unix.Stat_t
-	for _, ns := range []string{filepath.Join(procRoot, "1/ns/pid"), "/proc/self/ns/pid"} {
-		if unix.Stat(ns, &st) == nil {
-			return uint32(st.Ino)
-		}
-	}
-	return 0
+	return t, nil
 }
 
 func (t *taskTracer) close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
 	errs := []error{closeLinks(t.links)}
 	if t.events != nil {
 		errs = append(errs, t.events.Close())
@@ -158,12 +157,8 @@ func (t *taskTracer) close() error {
 	return errors.Join(append(errs, t.objs.Close())...)
 }
 
-// addLiving runs the pass over the tasks that are alive.
+// addLiving runs the pass over the tasks that are alive. The kernel shows those of our own PID namespace.
 func (t *taskTracer) addLiving() error {
-	t.pass++
-	if err := t.objs.Pass.Set(t.pass); err != nil {
-		return err
-	}
 	r, err := t.living.Open()
 	if err != nil {
 		return fmt.Errorf("read the tasks: %w", err)
@@ -175,8 +170,8 @@ func (t *taskTracer) addLiving() error {
 	return nil
 }
 
-// ReadUsages gives the usage of all cgroups; fn must not keep it. What of a task that exits meanwhile is not in it the next
-// one has: a total may seem to fall by that. Without FeatureTasks there is nothing.
+// ReadUsages gives the usage of all cgroups; fn must not keep it. In a PID namespace other than the host's, the times of
+// processes that are not in ours are only in it when they have ended or moved. Without FeatureTasks there is nothing.
 func (t *Tracer) ReadUsages(fn func(*Usage)) error {
 	if t.tasks == nil {
 		return nil
@@ -187,6 +182,9 @@ func (t *Tracer) ReadUsages(fn func(*Usage)) error {
 func (t *taskTracer) read(fn func(*Usage)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return nil
+	}
 	if err := t.addLiving(); err != nil {
 		return err
 	}
@@ -211,20 +209,13 @@ func (t *taskTracer) read(fn func(*Usage)) error {
 func (t *taskTracer) usage(key *taskOwner, v *taskUsage) Usage {
 	u := Usage{
 		CgroupV2: key.CgroupV2, CgroupV1: key.CgroupV1,
-		CPU:      time.Duration(v.Ended.Cpu),
+		CPU:      time.Duration(v.Times.Cpu),
 		OOMKills: v.OomKills, Inits: v.Inits, Others: v.Others, Execs: v.Execs,
 		ProcessesEnded: v.ProcessesEnded, TasksEnded: v.TasksEnded,
 		Exits: v.Exits,
 	}
-	alive := v.Pass == t.pass
-	if alive {
-		u.CPU = time.Duration(v.Before.Cpu + v.Living.Cpu)
-	}
-	for i := range u.Delays {
-		u.Delays[i] = time.Duration(v.Ended.Delays[i])
-		if alive {
-			u.Delays[i] = time.Duration(v.Before.Delays[i] + v.Living.Delays[i])
-		}
+	for i, d := range v.Times.Delays {
+		u.Delays[i] = time.Duration(d)
 	}
 	return u
 }
@@ -238,6 +229,9 @@ func (t *Tracer) TakeUsage(u *Usage) error {
 	var v taskUsage
 	t.tasks.mu.Lock()
 	defer t.tasks.mu.Unlock()
+	if t.tasks.closed {
+		return nil
+	}
 	err := t.tasks.objs.Usages.Lookup(key, &v)
 	if err == nil {
 		err = t.tasks.objs.Usages.Delete(key)
@@ -248,7 +242,6 @@ func (t *Tracer) TakeUsage(u *Usage) error {
 	case err != nil:
 		return fmt.Errorf("take usage: %w", err)
 	}
-	v.Pass = 0
 	*u = t.tasks.usage(&key, &v)
 	return nil
 }
@@ -258,6 +251,8 @@ func (t *Tracer) DelaysTold() (told [NumDelays]bool) {
 	if t.tasks == nil {
 		return told
 	}
+	t.tasks.mu.Lock()
+	defer t.tasks.mu.Unlock()
 	var bits uint32
 	if err := t.tasks.objs.DelaysTold.Get(&bits); err != nil {
 		return told
@@ -269,6 +264,8 @@ func (t *Tracer) DelaysTold() (told [NumDelays]bool) {
 }
 
 func (t *taskTracer) stats(s *Stats) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for stat, field := range map[taskTaskStat]*uint64{
 		taskTaskStatTASK_STAT_UNACCOUNTED: &s.TasksUnaccounted,
 		taskTaskStatTASK_STAT_UNKNOWN:     &s.TasksUnknown,
@@ -283,9 +280,7 @@ func (t *taskTracer) stats(s *Stats) {
 			*field += n
 		}
 	}
-	t.mu.Lock()
 	s.Usages = t.n
-	t.mu.Unlock()
 	s.UsagesMax = int(t.objs.Usages.MaxEntries())
 }
 

@@ -21,7 +21,7 @@ var (
 // beginDelayAccounting looks whether the kernel accounts delays, and switches it on where that is asked for.
 func (inv *Inventory) beginDelayAccounting() {
 	inv.checkDelayAccounting()
-	if inv.accountsDelays || !inv.opts.EnableDelayAccounting || !inv.hasTasks {
+	if inv.accountsDelays || !inv.opts.EnableDelayAccounting || !inv.hasTasks && inv.taskstats == nil {
 		return
 	}
 	if err := delayacct.Enable(inv.opts.ProcRoot); err != nil {

@@ -133,14 +133,7 @@ func (h *testHost) alone() {
 	h.inv.maintainer.Wait()
 }
 
-// older has fn make cgroups that were there before the collector.
-func (h *testHost) older(fn func()) {
-	h.t.Helper()
-	h.watch(false)
-	defer h.watch(true)
-	fn()
-}
-
+// watch says whether cgroups found from now on are new, or were there before the collector.
 func (h *testHost) watch(on bool) {
 	h.inv.mu.Lock()
 	defer h.inv.mu.Unlock()

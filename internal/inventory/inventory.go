@@ -84,6 +84,8 @@ const (
 	FeatureConntrack = "conntrack"
 	// FeatureDelayAccounting is the kernel's own accounting of all delays but that of the CPU.
 	FeatureDelayAccounting = "delay_accounting"
+	// FeatureTaskstats sums up delays over taskstats. There is one only where bpf.FeatureTasks is off.
+	FeatureTaskstats = "taskstats"
 )
 
 // kernel is what our programs give; tests have another.
@@ -93,6 +95,7 @@ type kernel interface {
 	TakeUsage(*bpf.Usage) error
 	ProcessExits(fn func(bpf.ProcessExit)) error
 	DelaysTold() [bpf.NumDelays]bool
+	Taskstats(onLost func(uint64)) (taskSource, error)
 	Read(bpf.Pass) error
 	Listened(*bpf.ListenedPorts) error
 	Take(*bpf.Edge) error
@@ -113,9 +116,9 @@ type Inventory struct {
 	kernel kernel
 	now    func() time.Time
 
-	features   []Feature // our own
-	hasTasks   bool      // the kernel program that accounts tasks is there
-	delaysTold [bpf.NumDelays]bool
+	features   []Feature  // our own
+	hasTasks   bool       // the kernel program that accounts tasks is there
+	taskstats  *taskstats // nil while hasTasks, and where it cannot be had
 	hostNetNS  uint32
 	ephemeral  PortRange
 	legacyOnly bool // no v2 hierarchy is mounted
@@ -139,6 +142,7 @@ type Inventory struct {
 	status       Status     // the counters
 	events       chan Event // nil while nobody follows
 	strangeExits []strangeExit
+	delaysTold   [bpf.NumDelays]bool
 
 	accountsDelays bool  // the kernel's accounting is on
 	accountingOff  error // why it is not
@@ -173,7 +177,7 @@ type Status struct {
 	EventsDropped     uint64 // exits and OOM kills of which no record could be given; they are counted all the same
 	UsagesLive        int    // entries in the kernel's table of usages at the last snapshot
 	UsagesMax         int
-	TasksUnaccounted  uint64 // tasks whose times were lost because that table was full
+	TasksUnaccounted  uint64 // tasks whose times were lost: that table was full, or taskstats does not tell of them or whose they were
 	TasksUnknown      uint64 // tasks whose times are not split if they move to another cgroup
 	DelayAnomalies    uint64 // delays left out because they were longer than the life of the task
 	EdgesLive         int    // entries in the kernel's table of edges at the last snapshot
@@ -209,7 +213,7 @@ func Open(ctx context.Context, opts Options) (*Inventory, error) {
 		CgroupRoot:       fs.UnifiedDir(),
 		BPFFSRoot:        opts.BPFFSRoot,
 	})
-	return open(ctx, opts, fs, k, time.Now)
+	return open(ctx, opts, fs, host{k, opts.ProcRoot}, time.Now)
 }
 
 func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func() time.Time) (*Inventory, error) {
@@ -247,6 +251,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	}
 	inv.programs = programs{procRoot: opts.ProcRoot, table: table, executables: map[fileID][]string{}}
 	inv.delaysTold = k.DelaysTold()
+	if !inv.hasTasks {
+		inv.openTaskstats()
+	}
 	inv.beginDelayAccounting()
 	if opts.Network.Enabled {
 		ns, err := hostNetNS(opts.ProcRoot)
@@ -264,6 +271,7 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		}
 		inv.log.Warn("a part of the cgroups cannot be seen", zap.Error(err))
 	}
+	inv.learnProcesses()
 	if opts.Network.Enabled {
 		inv.adopt(ctx)
 	}
@@ -291,8 +299,9 @@ func (inv *Inventory) Close() error {
 	if inv.cancel != nil {
 		inv.cancel()
 	}
+	err := inv.closeTaskstats()
 	inv.maintainer.Wait() // it uses the kernel
-	err := inv.kernel.Close()
+	err = errors.Join(err, inv.kernel.Close())
 	inv.follower.Wait()
 	inv.closeOver()
 	for _, c := range inv.containers {
@@ -322,8 +331,9 @@ func (inv *Inventory) Status() Status {
 	s.EventsLost = k.EventsLost
 	s.EventsDropped += k.ExitsLost
 	s.UsagesLive, s.UsagesMax = k.Usages, k.UsagesMax
-	s.TasksUnaccounted, s.TasksUnknown = k.TasksUnaccounted, k.TasksUnknown
-	s.DelayAnomalies = k.DelayAnomalies
+	s.TasksUnaccounted += k.TasksUnaccounted
+	s.TasksUnknown = k.TasksUnknown
+	s.DelayAnomalies += k.DelayAnomalies
 	s.EdgesLive, s.EdgesMax = k.Edges, k.EdgesMax
 	s.EdgesFolded = k.EdgesFolded
 	s.EdgesUnaccounted = k.EdgesUnaccounted + k.Untracked

@@ -40,8 +40,8 @@ const (
 func (inv *Inventory) maintain(ctx context.Context) {
 	t := time.NewTimer(lookEvery)
 	defer t.Stop()
-	lastWalk, lastClean, lastLook := inv.now(), inv.now(), inv.now()
-	asked := false
+	lastWalk, lastClean, lastLook, lastLearn := inv.now(), inv.now(), inv.now(), inv.now()
+	asked, born := false, false
 	var lost uint64
 	for {
 		select {
@@ -50,6 +50,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 		case <-inv.rewalk:
 			asked = true
 		case <-inv.born:
+			born = true
 		case <-t.C:
 		}
 		now := inv.now()
@@ -63,6 +64,10 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			_ = inv.walk(ctx) // counted there
 			lastWalk, asked = now, false
 			inv.kernel.RetryNAT()
+		}
+		if since := now.Sub(lastLearn); since >= lookEvery || born && since >= lookAtMostEvery {
+			inv.learnProcesses()
+			lastLearn, born = now, false
 		}
 		next := inv.readDueOnes(now)
 		if asked {

@@ -15,6 +15,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +30,15 @@ import (
 // with a line.
 const trafficEnv = "INVENTORY_TEST_TRAFFIC"
 
+// enterEnv makes it go into these cgroups first, and begin its program anew there, as runtimes do. In beforeEnv that has how
+// much CPU it had used before.
+const enterEnv, beforeEnv = "INVENTORY_TEST_ENTER", "INVENTORY_TEST_BEFORE"
+
 func obey(in io.Reader, out io.Writer) {
+	if dirs := os.Getenv(enterEnv); dirs != "" {
+		fmt.Fprintln(out, enter(strings.Split(dirs, ":")))
+		return
+	}
 	listeners := map[string]net.Listener{}
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		words := strings.Fields(lines.Text())
@@ -65,7 +76,100 @@ func answerTo(command string, args []string, listeners map[string]net.Listener) 
 	case "flood":
 		return flood(args)
 	}
+	return answerOfTask(command, args)
+}
+
+// answerOfTask is for what a process does that is not traffic.
+func answerOfTask(command string, args []string) string {
+	switch command {
+	case "burn":
+		return burnOnFirstCPU(args[0])
+	case "delay":
+		return fmt.Sprint(ownDelay())
+	case "before":
+		return os.Getenv(beforeEnv)
+	case "exit":
+		code, _ := strconv.Atoi(args[0])
+		os.Exit(code)
+	case "signal":
+		n, _ := strconv.Atoi(args[0])
+		_ = unix.Kill(os.Getpid(), unix.Signal(n))
+		select {}
+	case "eat": // so many MiB, as the one that the OOM killer will take
+		n, _ := strconv.Atoi(args[0])
+		if err := os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0); err != nil {
+			return err.Error()
+		}
+		b, err := unix.Mmap(-1, 0, n<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+		if err != nil {
+			return err.Error()
+		}
+		for i := 0; i < len(b); i += os.Getpagesize() {
+			b[i] = 1
+		}
+		return "full"
+	case "have": // a child do it
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Stdin = strings.NewReader(strings.Join(args, " ") + "\n")
+		err := cmd.Run()
+		return fmt.Sprint(cmd.Process.Pid, " ", err)
+	}
 	return "what?"
+}
+
+func enter(dirs []string) error {
+	for _, dir := range dirs {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+			return err
+		}
+	}
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		return err
+	}
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, enterEnv+"=") })
+	before := time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+	return syscall.Exec("/proc/self/exe", os.Args, append(env, beforeEnv+"="+before.String()))
+}
+
+// burnOnFirstCPU uses so much of it in one thread.
+func burnOnFirstCPU(how string) string {
+	d, err := time.ParseDuration(how)
+	if err != nil {
+		return err.Error()
+	}
+	runtime.LockOSThread() // never unlocked: the thread stays on that CPU
+	var all, first unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err.Error()
+	}
+	for cpu := 0; first.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			first.Set(cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &first); err != nil {
+		return err.Error()
+	}
+	var now, began unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &began)
+	for now = began; now.Nano()-began.Nano() < d.Nanoseconds(); {
+		_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &now)
+	}
+	return "ok"
+}
+
+// ownDelay is how long all threads have waited for a CPU.
+func ownDelay() (sum time.Duration) {
+	files, _ := filepath.Glob("/proc/self/task/*/schedstat")
+	for _, name := range files {
+		var ran, waited int64
+		b, _ := os.ReadFile(name)
+		if _, err := fmt.Sscan(string(b), &ran, &waited); err == nil {
+			sum += time.Duration(waited)
+		}
+	}
+	return sum
 }
 
 // serve accepts and closes after the peer.
@@ -121,6 +225,7 @@ func connectAndReset(to netip.AddrPort) error {
 // realProcess obeys.
 type realProcess struct {
 	t       *testing.T
+	cmd     *exec.Cmd
 	pid     int
 	in      io.WriteCloser
 	answers *bufio.Scanner
@@ -129,11 +234,34 @@ type realProcess struct {
 // startProcess starts one in cgroups, and in a network namespace of its own if it is to have one.
 func startProcess(t *testing.T, cgroups []string, ownNetns bool) *realProcess {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), trafficEnv+"=1")
-	cmd.Stderr = os.Stderr
+	var flags uintptr
 	if ownNetns {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+		flags = unix.CLONE_NEWNET
+	}
+	p := newProcess(t, flags)
+	for _, dir := range cgroups {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, p.pid), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.want("hello", "hello")
+	return p
+}
+
+// startMain starts one as runtimes do: it enters the cgroups and begins its program there. flags are those of clone.
+func startMain(t *testing.T, cgroups []string, flags uintptr) *realProcess {
+	t.Helper()
+	return newProcess(t, flags, enterEnv+"="+strings.Join(cgroups, ":"))
+}
+
+func newProcess(t *testing.T, flags uintptr, env ...string) *realProcess {
+	t.Helper()
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // with the race detector each process would take a second to end
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(append(os.Environ(), trafficEnv+"=1"), env...)
+	cmd.Stderr = os.Stderr
+	if flags != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags}
 	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -150,14 +278,29 @@ func startProcess(t *testing.T, cgroups []string, ownNetns bool) *realProcess {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for _, dir := range cgroups {
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, cmd.Process.Pid), 0); err != nil {
-			t.Fatal(err)
-		}
+	return &realProcess{t: t, cmd: cmd, pid: cmd.Process.Pid, in: in, answers: bufio.NewScanner(out)}
+}
+
+// end gives a command by which it ends, and returns how much CPU the kernel says that it has used.
+func (p *realProcess) end(format string, args ...any) time.Duration {
+	p.t.Helper()
+	if _, err := fmt.Fprintf(p.in, format+"\n", args...); err != nil {
+		p.t.Fatal(err)
 	}
-	p := &realProcess{t: t, pid: cmd.Process.Pid, in: in, answers: bufio.NewScanner(out)}
-	p.want("hello", "hello")
-	return p
+	return p.wait()
+}
+
+// wait waits for its end.
+func (p *realProcess) wait() time.Duration {
+	p.t.Helper()
+	for p.answers.Scan() {
+		p.t.Fatalf("still alive: %s", p.answers.Text())
+	}
+	var exit *exec.ExitError
+	if err := p.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		p.t.Fatal(err)
+	}
+	return p.cmd.ProcessState.UserTime() + p.cmd.ProcessState.SystemTime()
 }
 
 // do gives a command and returns the answer.

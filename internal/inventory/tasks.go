@@ -61,6 +61,7 @@ func (inv *Inventory) passTasks() error {
 	inv.tasksMu.Lock()
 	defer inv.tasksMu.Unlock()
 	inv.closeOver()
+	inv.passTaskstats()
 	inv.usageTable = inv.usageTable[:0]
 	if err := inv.kernel.ReadUsages(func(u *bpf.Usage) { inv.usageTable = append(inv.usageTable, *u) }); err != nil {
 		inv.mu.Lock()
@@ -184,12 +185,14 @@ func (inv *Inventory) giveTasks(one *Container, c *container) {
 	if one.Stats.Memory.Events.OOMKill.OK || inv.hasTasks {
 		one.Tasks.OOMKills = Opt[uint64]{V: c.tasks.oomKills, OK: true}
 	}
+	if inv.hasTasks || inv.taskstats != nil {
+		for i, d := range c.tasks.delays {
+			told := inv.delaysTold[i] && (Delay(i) == bpf.DelayCPU || inv.accountsDelays)
+			one.Tasks.Delays[i] = Opt[time.Duration]{V: d, OK: told}
+		}
+	}
 	if !inv.hasTasks {
 		return
-	}
-	for i, d := range c.tasks.delays {
-		told := inv.delaysTold[i] && (Delay(i) == bpf.DelayCPU || inv.accountsDelays)
-		one.Tasks.Delays[i] = Opt[time.Duration]{V: d, OK: told}
 	}
 	one.Tasks.Exits = Opt[[NumExitReasons]uint64]{V: c.tasks.exits, OK: true}
 	one.Tasks.Restarts = Opt[uint64]{V: max(c.tasks.starts, 1) - 1, OK: true}

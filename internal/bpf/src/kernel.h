@@ -63,6 +63,7 @@ struct task_delay_info {
 	__u64 compact_delay; /* since Linux 5.17 */
 	__u64 wpcopy_delay;  /* since Linux 6.0 */
 	__u64 irq_delay;     /* since Linux 6.5 */
+	__u32 blkio_count;   /* waits in blkio_delay */
 };
 
 struct pid_namespace {
@@ -81,7 +82,7 @@ struct pid {
 };
 
 struct list_head {
-	struct list_head *next;
+	struct list_head *next; /* of an RCU list: right also for one that has just left it */
 };
 
 typedef struct {
@@ -90,7 +91,6 @@ typedef struct {
 
 struct signal_struct {
 	atomic_t live; /* threads that have not begun to exit */
-	int nr_threads;
 	struct list_head thread_head;
 	int group_exit_code;
 	unsigned int flags;
@@ -103,11 +103,12 @@ struct task_struct {
 	int pid;
 	int tgid;
 	int exit_code;
+	unsigned int in_iowait : 1; /* in a wait for block I/O, from before its start until it runs again */
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
 	struct list_head thread_node; /* in signal->thread_head */
-	__u64 start_time; /* CLOCK_MONOTONIC, ns */
+	__u64 start_time; /* CLOCK_MONOTONIC, ns; a thread that becomes the leader by exec takes over the old one's */
 	struct sched_entity se;
 	struct sched_info sched_info;
 	struct task_delay_info *delays; /* NULL if delay accounting was off when it was made */

@@ -2,10 +2,11 @@
 /*
  * What the processes of each cgroup have used and waited for, and how they have ended.
  *
- * A task's times are added to its cgroup when it exits. Those that are alive add_living adds up before user space reads the
- * table. A task that moves to another cgroup leaves behind what it had until then; the kernel tells of a move when it is done,
- * so the cgroup of each task is noted at fork. Nothing is sent to user space but a record when a main process ends or one is
- * killed for memory.
+ * Each task's times are added to its cgroup's: by add_living before user space reads the table, when it moves to another cgroup,
+ * when it exits, and for the rest when the kernel is done with it. All of these move the same mark in known_tasks by
+ * compare-and-exchange, so that nothing is counted twice. The kernel tells of a move when it is done; therefore the cgroup of
+ * each task is noted at its fork. Nothing is sent to user space but a record when a main process ends or one is killed for
+ * memory.
  */
 #include "kernel.h"
 #include "owner.h"
@@ -18,11 +19,12 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum {
-	PF_EXITING = 0x4,          // include/linux/sched.h
-	PF_KTHREAD = 0x200000,     // likewise
-	SIGNAL_GROUP_EXIT = 0x4,   // include/linux/sched/signal.h
+	PF_EXITING = 0x4,        // include/linux/sched.h
+	PF_FORKNOEXEC = 0x40,    // likewise: no exec since its fork
+	PF_KTHREAD = 0x200000,   // likewise
+	SIGNAL_GROUP_EXIT = 0x4, // include/linux/sched/signal.h
 	SIGKILL = 9,
-	MAX_THREADS_MOVED = 64, // at once with their process; the times of others are split at the next pass
+	MAX_THREADS_MOVED = 512, // at once with their process; the times of others are split when they are next looked at
 };
 
 struct exit_event {
@@ -46,20 +48,8 @@ struct {
 	__type(value, struct exit_event);
 } exit_events SEC(".maps");
 
-// ended: processes whose last thread has been seen, because the last two may both believe to be that one.
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u64); // start_time of the leader
-	__type(value, __u32);
-} ended SEC(".maps");
-
 // id of the hierarchy of the v1 controller by which containers are told apart, negative on a pure v2 host
 const volatile __s32 v1_hierarchy = -1;
-// inode number of the PID namespace in which the service manager lives
-const volatile __u32 host_pidns = 0;
-
-__u64 pass = 0; // number of the pass of add_living, set by user space
 
 static __always_inline bool is_same_owner(const struct owner *a, const struct owner *b)
 {
@@ -85,159 +75,176 @@ static __always_inline bool read_owner(struct owner *o, struct task_struct *task
 	return contained;
 }
 
-static __always_inline void note_task(struct task_struct *task, const struct owner *owner, const struct task_times *base)
-{
-	struct known_task known = {.owner = *owner, .start_time = BPF_CORE_READ(task, start_time)};
-	__u32 pid = BPF_CORE_READ(task, pid);
-
-	if (base)
-		known.base = *base;
-	if (bpf_map_update_elem(&known_tasks, &pid, &known, BPF_ANY))
-		count_task(TASK_STAT_UNKNOWN);
-}
-
 static __always_inline struct known_task *known(struct task_struct *task)
 {
-	__u32 pid = BPF_CORE_READ(task, pid);
-	struct known_task *k = bpf_map_lookup_elem(&known_tasks, &pid);
+	__u64 key = (__u64)task;
 
-	return k && k->start_time == BPF_CORE_READ(task, start_time) ? k : NULL;
+	return bpf_map_lookup_elem(&known_tasks, &key);
 }
 
-// namespace_of gives the id of a task in its PID namespace and that.
-static __always_inline struct pid_namespace *namespace_of(struct task_struct *task, __u32 *id)
+static __always_inline struct known_task *note_task(struct task_struct *task, const struct known_task *noted)
+{
+	__u64 key = (__u64)task;
+
+	if (bpf_map_update_elem(&known_tasks, &key, noted, BPF_ANY))
+		count_task(TASK_STAT_UNKNOWN);
+	return bpf_map_lookup_elem(&known_tasks, &key);
+}
+
+// id_in_namespace gives the id of a task in its PID namespace, and whether that is another one than the host's.
+static __always_inline __u32 id_in_namespace(struct task_struct *task, bool *is_inner)
 {
 	struct pid *pid = BPF_CORE_READ(task, thread_pid);
 	__u32 level = BPF_CORE_READ(pid, level);
-	struct upid upid = {};
+	struct upid *upid = (struct upid *)((char *)pid + bpf_core_field_offset(struct pid, numbers) +
+					    level * bpf_core_type_size(struct upid));
 
-	bpf_core_read(&upid, sizeof(upid), (void *)((char *)pid + bpf_core_field_offset(struct pid, numbers) +
-						    level * bpf_core_type_size(struct upid)));
-	*id = upid.nr;
-	return upid.ns;
+	*is_inner = level > 0;
+	return BPF_CORE_READ(upid, nr);
 }
 
-// is_from_outside tells that the process is main: its parent is not of its cgroup, and it is the first one of a PID namespace,
-// or of the host's one. What is begun in a container that runs already (docker exec) is neither.
-static __always_inline bool is_from_outside(struct task_struct *leader, const struct owner *owner, bool *is_init)
+static __always_inline bool is_init(struct task_struct *leader)
 {
-	struct task_struct *parent = BPF_CORE_READ(leader, real_parent);
-	struct owner of_parent;
-	struct pid_namespace *ns;
-	__u32 id;
+	bool is_inner;
 
-	read_owner(&of_parent, parent);
-	if (is_same_owner(&of_parent, owner))
+	return id_in_namespace(leader, &is_inner) == 1 && is_inner;
+}
+
+static __always_inline bool is_from_outside(struct task_struct *leader, const struct owner *owner)
+{
+	struct owner of_parent;
+
+	read_owner(&of_parent, BPF_CORE_READ(leader, real_parent));
+	return !is_same_owner(&of_parent, owner);
+}
+
+// make_main makes a process that has begun a program main: if its parent is not of its cgroup, and it is the first one of a PID
+// namespace or there is no other. What is begun in a container that runs already (docker exec) is neither.
+static __always_inline bool make_main(struct task_struct *leader, struct known_task *k, struct usage *u, bool init)
+{
+	if (!is_from_outside(leader, &k->owner) || (!init && (u->mains > 0 || u->traits & USAGE_HAS_INIT)))
 		return false;
-	ns = namespace_of(leader, &id);
-	*is_init = id == 1 && BPF_CORE_READ(ns, level) > 0;
-	return *is_init || BPF_CORE_READ(ns, level) == 0 || (host_pidns && BPF_CORE_READ(ns, ns.inum) == host_pidns);
+	__sync_fetch_and_or(&k->flags, TASK_MAIN);
+	__sync_fetch_and_or(&u->traits, USAGE_HAD_MAIN | (init ? USAGE_HAS_INIT : 0));
+	__sync_fetch_and_add(&u->mains, 1);
+	return true;
+}
+
+// leave ends what a task has been for its old owner.
+static __always_inline void leave(struct known_task *k, const struct task_look *look, bool is_leader)
+{
+	struct owner owner = k->owner;
+	struct usage *u;
+
+	if (is_counted(k, look) && !(k->flags & TASK_MAIN))
+		return; // on its way through, as where runtimes go into one hierarchy after the other
+	u = usage_of(&owner);
+	if (!u) {
+		count_task(TASK_STAT_UNACCOUNTED);
+		k->counted = look->times;
+		return;
+	}
+	count_look(u, k, look);
+	if (is_leader && k->flags & TASK_MAIN)
+		__sync_fetch_and_add(&u->mains, -1);
+}
+
+// arrive goes on with a task for its new owner: a main process remains one.
+static __always_inline void arrive(struct known_task *k, struct task_struct *task, bool is_leader)
+{
+	struct owner owner = k->owner;
+	struct usage *u;
+
+	if (!(k->flags & TASK_MAIN)) {
+		__sync_fetch_and_and(&k->flags, ~TASK_EXECED);
+		return;
+	}
+	if (!is_leader)
+		return;
+	u = usage_of(&owner);
+	if (!u)
+		return;
+	__sync_fetch_and_or(&u->traits, USAGE_HAD_MAIN | (is_init(task) ? USAGE_HAS_INIT : 0));
+	__sync_fetch_and_add(&u->mains, 1);
+}
+
+// follow_task splits the times of a task that is in another cgroup than at our last look. at is where the task is, a number so
+// that the verifier looks at this once and not for each thread.
+__noinline int follow_task(__u64 at)
+{
+	struct task_struct *task = (struct task_struct *)at;
+	struct known_task *k = known(task), noted = {};
+	bool is_leader, contained = read_owner(&noted.owner, task);
+	struct task_look look;
+
+	if (!k && !contained)
+		return 0;
+	if (!contained)
+		__builtin_memset(&noted.owner, 0, sizeof(noted.owner));
+	if (k && is_same_owner(&k->owner, &noted.owner))
+		return 0;
+	look_at(&look, task, false);
+	if (!k) {
+		noted.counted = look.times;
+		noted.io_waits = look.io_waits;
+		note_task(task, &noted);
+		return 0;
+	}
+	if (__sync_fetch_and_or(&k->flags, TASK_MOVING) & TASK_MOVING)
+		return 0; // the pass and on_attach have met
+	is_leader = BPF_CORE_READ(task, pid) == BPF_CORE_READ(task, tgid);
+	if (k->owner.cgroup_v2)
+		leave(k, &look, is_leader);
+	else
+		k->counted = look.times;
+	k->owner = noted.owner;
+	if (contained)
+		arrive(k, task, is_leader);
+	__sync_fetch_and_and(&k->flags, contained ? ~TASK_MOVING : TASK_OVER);
+	return 0;
 }
 
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	struct owner owner;
+	struct known_task noted = {}, *k;
+	struct usage *u;
 
-	if (owner_of(&owner, child))
-		note_task(child, &owner, NULL);
+	if (!owner_of(&noted.owner, child))
+		return 0;
+	if (child->pid != child->tgid) {
+		k = known(parent);
+		if (k && is_same_owner(&k->owner, &noted.owner))
+			noted.flags = k->flags & (TASK_EXECED | TASK_MAIN);
+	} else if (is_init(child) && is_from_outside(child, &noted.owner)) {
+		u = usage_of(&noted.owner);
+		if (u)
+			__sync_fetch_and_or(&u->traits, USAGE_HAS_INIT);
+	}
+	note_task(child, &noted);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_exec, struct task_struct *task, int old_pid)
+int BPF_PROG(on_exec, struct task_struct *task)
 {
-	__u32 pid = task->pid, old = old_pid;
-	struct known_task *k, moved;
+	struct known_task noted = {}, *k;
 	struct usage *u;
-	struct owner owner;
-	bool is_init;
+	bool init;
 
-	if (!owner_of(&owner, task))
+	if (!owner_of(&noted.owner, task))
 		return 0;
-	if (old != pid) { // another thread than the leader has become the leader
-		k = bpf_map_lookup_elem(&known_tasks, &old);
-		if (k) {
-			moved = *k;
-			bpf_map_update_elem(&known_tasks, &pid, &moved, BPF_ANY);
-			bpf_map_delete_elem(&known_tasks, &old);
-		}
-	}
-	k = known(task);
-	if (!k) {
-		note_task(task, &owner, NULL);
-		k = known(task);
-	}
-	u = usage_of(&owner);
-	if (!u) {
-		count_task(TASK_STAT_UNACCOUNTED);
+	follow_task(bpf_get_current_task()); // on_attach may be late
+	u = usage_of(&noted.owner);
+	if (!u)
 		return 0;
-	}
 	__sync_fetch_and_add(&u->execs, 1);
-	if (!k || k->flags & TASK_EXECED)
+	k = known(task);
+	if (!k || __sync_fetch_and_or(&k->flags, TASK_EXECED) & TASK_EXECED)
 		return 0;
-	k->flags |= TASK_EXECED;
-	if (!is_from_outside(task, &owner, &is_init))
-		return 0;
-	k->flags |= TASK_MAIN;
-	__sync_fetch_and_add(is_init ? &u->inits : &u->others, 1);
-	__sync_fetch_and_add(&u->mains, 1);
-	return 0;
-}
-
-static __always_inline void add_to(const struct owner *owner, const struct task_times *times)
-{
-	struct usage *u = usage_of(owner);
-
-	if (u)
-		add_ended(u, times);
-	else
-		count_task(TASK_STAT_UNACCOUNTED);
-}
-
-static __always_inline __u64 life_of(struct task_struct *task)
-{
-	return bpf_ktime_get_ns() - BPF_CORE_READ(task, start_time);
-}
-
-// move_task ends what a task has been for its old owner. at is where the task is, a number so that the verifier looks at this
-// once and not for each thread.
-__noinline int move_task(__u64 at)
-{
-	struct task_struct *task = (struct task_struct *)at;
-	struct known_task *k = known(task);
-	struct task_times now, times;
-	struct owner owner;
-	bool contained;
-	__u32 pid;
-
-	contained = read_owner(&owner, task);
-	read_times(&now, task);
-	if (!k) {
-		if (contained)
-			note_task(task, &owner, &now);
-		return 0;
-	}
-	if (is_same_owner(&k->owner, &owner) || __sync_val_compare_and_swap(&k->busy, 0, 1))
-		return 0;
-	times = now;
-	since(&times, &k->base, life_of(task));
-	add_to(&k->owner, &times);
-	if (k->flags & TASK_MAIN) {
-		struct usage *u = usage_of(&k->owner);
-
-		if (u)
-			__sync_fetch_and_add(&u->mains, -1);
-	}
-	if (!contained) {
-		pid = BPF_CORE_READ(task, pid);
-		bpf_map_delete_elem(&known_tasks, &pid);
-		return 0;
-	}
-	k->base = now;
-	k->owner = owner;
-	k->flags = 0;
-	k->busy = 0;
+	init = is_init(task);
+	if (make_main(task, k, u, init))
+		__sync_fetch_and_add(init ? &u->inits : &u->others, 1);
 	return 0;
 }
 
@@ -245,34 +252,18 @@ SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(on_attach, struct cgroup *to, const char *path, struct task_struct *leader, bool threadgroup)
 {
 	__s32 hierarchy = to->root->hierarchy_id;
-	struct task_struct *task;
 	struct list_head *head, *node;
 
 	if (hierarchy != 0 && hierarchy != v1_hierarchy)
 		return 0;
-	// Of all threads, also when only one has moved: those that have not are where they were.
+	// All threads, also when only one has moved: those that have not are where they were.
 	head = (struct list_head *)((char *)leader->signal + bpf_core_field_offset(struct signal_struct, thread_head));
 	node = BPF_CORE_READ(head, next);
 	for (int i = 0; i < MAX_THREADS_MOVED && node && node != head; i++) {
-		task = (struct task_struct *)((char *)node - bpf_core_field_offset(struct task_struct, thread_node));
-		if (!(BPF_CORE_READ(task, flags) & PF_EXITING))
-			move_task((__u64)task);
+		follow_task((__u64)node - bpf_core_field_offset(struct task_struct, thread_node));
 		node = BPF_CORE_READ(node, next);
 	}
 	return 0;
-}
-
-// is_process_over tells that task was the last thread of its process, once. A leader that exits while others go on is not.
-static __always_inline bool is_process_over(struct task_struct *task)
-{
-	struct signal_struct *signal = task->signal;
-	__u64 id = task->group_leader->start_time;
-	__u32 tgid = task->tgid;
-
-	if (signal->live.counter)
-		return false;
-	// Two that exit at the same time may both find nobody left.
-	return signal->nr_threads == 1 || !bpf_map_update_elem(&ended, &id, &tgid, BPF_NOEXIST);
 }
 
 static __always_inline __s32 exit_code_of(struct task_struct *task)
@@ -291,9 +282,11 @@ static __always_inline enum exit_reason reason_of(__s32 code, bool oom_killed)
 	return code ? EXIT_ERROR : EXIT_COMPLETED;
 }
 
-static __always_inline void tell_exit(struct task_struct *leader, const struct owner *owner, enum exit_reason reason, bool is_main)
+static __always_inline void tell_exit(struct task_struct *leader, const struct owner *owner, __s32 code, enum exit_reason reason,
+				      bool is_main)
 {
 	struct exit_event *e = bpf_ringbuf_reserve(&exit_events, sizeof(*e), 0);
+	bool is_inner;
 
 	if (!e) {
 		count_task(TASK_STAT_EVENTS_LOST);
@@ -303,8 +296,8 @@ static __always_inline void tell_exit(struct task_struct *leader, const struct o
 	e->life_ns = bpf_ktime_get_ns() - leader->start_time;
 	e->max_rss = leader->signal->maxrss;
 	e->pid = leader->tgid;
-	namespace_of(leader, &e->inner_pid);
-	e->code = exit_code_of(leader);
+	e->inner_pid = id_in_namespace(leader, &is_inner);
+	e->code = code;
 	e->reason = reason;
 	e->is_main = is_main;
 	e->pad = 0;
@@ -313,127 +306,160 @@ static __always_inline void tell_exit(struct task_struct *leader, const struct o
 }
 
 // end_process counts the end of a process. flags are those of its leader.
-static __always_inline void end_process(struct task_struct *task, struct usage *u, const struct owner *owner, __u32 flags)
+static __always_inline void end_process(struct task_struct *leader, const struct owner *owner, struct usage *u, __u32 flags)
 {
-	struct task_struct *leader = task->group_leader;
-	__s32 code = exit_code_of(task);
-	bool oom_killed = task->signal->oom_mm && (code & 0x7f) == SIGKILL;
+	__s32 code = exit_code_of(leader);
+	bool oom_killed = leader->signal->oom_mm && (code & 0x7f) == SIGKILL;
 	enum exit_reason reason = reason_of(code, oom_killed);
-	bool is_main = flags & TASK_MAIN, is_init;
+	bool is_main = flags & TASK_MAIN;
 
 	__sync_fetch_and_add(&u->processes_ended, 1);
-	if (is_main)
-		__sync_fetch_and_add(&u->mains, -1);
-	else if (u->mains <= 0) // a service that has gone to the background is main now
-		is_main = is_from_outside(leader, owner, &is_init);
+	if (is_main) {
+		// What a runtime leaves in the cgroup before the container's own first process is not its.
+		if (u->traits & USAGE_HAS_INIT)
+			is_main = is_init(leader);
+	} else if (u->mains <= 0 && (u->traits & (USAGE_HAD_MAIN | USAGE_HAS_INIT)) == USAGE_HAD_MAIN) {
+		is_main = is_from_outside(leader, owner); // a service that has gone to the background
+	}
 	if (oom_killed)
 		__sync_fetch_and_add(&u->oom_kills, 1);
-	if (is_main && reason < EXIT_REASON_MAX)
+	if (is_main)
 		__sync_fetch_and_add(&u->exits[reason], 1);
 	if (is_main || oom_killed)
-		tell_exit(leader, owner, reason, is_main);
+		tell_exit(leader, owner, code, reason, is_main);
+}
+
+// end_task counts the end of a thread and, if it is the last one, of its process. Of two that exit at the same time both may
+// find nobody left.
+static __always_inline void end_task(struct task_struct *task, const struct owner *owner, struct usage *u)
+{
+	struct owner of_leader;
+	struct usage *main_in;
+	struct known_task *k;
+	__u32 flags = 0;
+
+	__sync_fetch_and_add(&u->tasks_ended, 1);
+	if (task->signal->live.counter)
+		return;
+	k = known(task->group_leader);
+	if (k) {
+		flags = __sync_fetch_and_or(&k->flags, TASK_OVER);
+		if (flags & TASK_OVER)
+			return;
+		of_leader = k->owner;
+		main_in = bpf_map_lookup_elem(&usages, &of_leader);
+		if (main_in && flags & TASK_MAIN)
+			__sync_fetch_and_add(&main_in->mains, -1);
+	}
+	end_process(task->group_leader, owner, u, flags);
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	struct task_times times;
-	struct known_task *k;
+	struct known_task *k, unknown = {};
+	struct task_look look;
 	struct usage *u;
 	struct owner owner;
-	__u32 pid = task->pid, flags = 0;
-	bool contained;
 
-	contained = owner_of(&owner, task);
 	k = known(task);
-	if (!contained && !k)
+	if (k)
+		follow_task(bpf_get_current_task()); // one of more than MAX_THREADS_MOVED
+	if (!owner_of(&owner, task))
 		return 0;
-	read_times(&times, task);
-	if (k) {
-		if (__sync_val_compare_and_swap(&k->busy, 0, 1)) { // a move at this very moment has it
-			count_task(TASK_STAT_UNACCOUNTED);
-			__builtin_memset(&times, 0, sizeof(times));
-		} else {
-			since(&times, &k->base, life_of(task));
-			owner = k->owner;
-		}
-		flags = k->flags;
-	} else {
-		struct task_times none = {};
-
-		since(&times, &none, life_of(task));
-	}
 	u = usage_of(&owner);
 	if (!u) {
 		count_task(TASK_STAT_UNACCOUNTED);
-		goto out;
+		return 0;
 	}
-	add_ended(u, &times);
-	__sync_fetch_and_add(&u->tasks_ended, 1);
-	if (is_process_over(task)) {
-		if (task->pid != task->tgid) { // the leader has gone before
-			__u32 tgid = task->tgid;
-			struct known_task *of_leader = bpf_map_lookup_elem(&known_tasks, &tgid);
-
-			flags = of_leader ? of_leader->flags : 0;
-			bpf_map_delete_elem(&known_tasks, &tgid);
-		}
-		end_process(task, u, &owner, flags);
-	} else if (task->pid == task->tgid) {
-		return 0; // known until the others are gone
-	}
-out:
-	bpf_map_delete_elem(&known_tasks, &pid);
+	look_at(&look, task, true);
+	count_look(u, k ?: &unknown, &look);
+	end_task(task, &owner, u);
 	return 0;
 }
 
-static __always_inline void add_alive(struct usage *u, const struct task_times *times)
+// on_free counts what a task came to after on_exit: the end of its memory, and waiting in between.
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(on_free, struct task_struct *task)
 {
-	if (u->pass != pass) {
-		u->before = u->ended;
-		__builtin_memset(&u->living, 0, sizeof(u->living));
-		u->pass = pass;
+	struct known_task *k = known(task);
+	__u64 key = (__u64)task;
+	struct task_look look;
+	struct owner owner;
+	struct usage *u;
+
+	if (!k)
+		return 0;
+	owner = k->owner;
+	u = bpf_map_lookup_elem(&usages, &owner); // not anew: user space may have taken it for the last time
+	if (u) {
+		look_at(&look, task, true);
+		count_look(u, k, &look);
 	}
-	u->living.cpu += times->cpu;
-	for (int i = 0; i < DELAY_MAX; i++)
-		u->living.delays[i] += times->delays[i];
+	bpf_map_delete_elem(&known_tasks, &key);
+	return 0;
 }
 
-// add_living adds up the times of those that are alive. Who is about to exit is left out: it may be in ended already.
+// note_older takes in a task that is older than the programs, or whose fork found known_tasks full.
+static __always_inline struct known_task *note_older(struct task_struct *task, const struct owner *owner)
+{
+	struct known_task noted = {.owner = *owner}, *k;
+	struct usage *u;
+
+	if (!(task->flags & PF_FORKNOEXEC))
+		noted.flags = TASK_EXECED;
+	k = note_task(task, &noted);
+	if (!k || task->pid != task->tgid || !(noted.flags & TASK_EXECED))
+		return k;
+	u = usage_of(owner);
+	if (u)
+		make_main(task, k, u, is_init(task));
+	return k;
+}
+
+// add_living adds up the times of those that are alive.
 SEC("iter/task")
 int add_living(struct bpf_iter__task *ctx)
 {
-	struct task_struct *task = ctx->task;
-	struct task_times times, base = {};
-	struct known_task *k;
+	struct task_struct *task = ctx->task, *leader;
+	struct known_task *k, *of_leader;
+	struct task_look look;
 	struct owner owner;
 	struct usage *u;
+	__u64 at;
 
 	if (!task) {
 		tell_delays();
 		return 0;
 	}
-	if (task->flags & (PF_EXITING | PF_KTHREAD) || !owner_of(&owner, task))
-		return 0;
-	u = usage_of(&owner);
-	if (!u)
+	// Of one that exits on_exit and on_free count all; known_tasks may lose it while we look.
+	if (task->flags & (PF_EXITING | PF_KTHREAD))
 		return 0;
 	k = known(task);
-	if (!k)
-		note_task(task, &owner, NULL);
-	// It may move or exit while we look, and its entry be that of another task.
-	for (int i = 0; k && i < 2; i++) {
-		base = k->base;
-		if (k->start_time == task->start_time && is_same_owner(&k->owner, &owner) && !k->busy)
-			break;
-		if (i == 1)
-			return 0; // in the next pass
-	}
-	// What it had is in ended of its owner if it has exited since.
-	read_times(&times, task);
-	since(&times, &base, life_of(task));
-	if (*(volatile unsigned int *)&task->flags & PF_EXITING)
+	if (!owner_of(&owner, task))
 		return 0;
-	add_alive(u, &times);
+	if (!k) {
+		// First its leader: when that exits before the others it never comes here.
+		leader = task->group_leader;
+		of_leader = known(leader) ?: note_older(leader, &owner);
+		k = leader == task ? of_leader : note_older(task, &owner);
+		if (!k)
+			return 0;
+		if (of_leader)
+			__sync_fetch_and_or(&k->flags, of_leader->flags & (TASK_EXECED | TASK_MAIN));
+	} else if (!is_same_owner(&k->owner, &owner)) {
+		bpf_probe_read_kernel(&at, sizeof(at), &ctx->task);
+		follow_task(at);
+		return 0;
+	}
+	look_at(&look, task, true);
+	if (is_counted(k, &look)) {
+		if (!look.in_io)
+			k->looked_ns = look.at_ns;
+		return 0;
+	}
+	u = usage_of(&owner);
+	if (u)
+		count_look(u, k, &look);
 	return 0;
 }
