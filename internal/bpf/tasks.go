@@ -27,10 +27,10 @@ type Usage struct {
 	CPU    time.Duration            // on a CPU; what of a task that is just running since the last tick is not in it
 	Delays [NumDelays]time.Duration // by Delay; one that is not in DelaysTold is zero
 
-	// Exits are those of main processes, by ExitReason. A main process has begun a program in this cgroup with its parent
-	// in another one, either as the first of a PID namespace, or, in a cgroup that had no such, while there was no other
-	// main process. When it is over and there was none of the former kind, its descendants are main as soon as the
-	// parent that they are left to is in another cgroup: a service that forks into the background.
+	// Exits are those of main processes, by ExitReason. A main process has begun a program in this cgroup while its parent
+	// was in another one, either as the first of a PID namespace, or, in a cgroup that had no such, while there was no
+	// other main process. When one of the latter kind has ended with status 0, what it has left to a parent in another
+	// cgroup is main: a service that forks into the background.
 	Exits          [NumExitReasons]uint64
 	OOMKills       uint64 // processes that the OOM killer has killed, main or not
 	Inits          uint64 // main processes that have begun as the first of a PID namespace

@@ -115,6 +115,43 @@ func (p *program) line() string {
 	return strings.TrimSpace(s)
 }
 
+// count reads how many processes the program has made.
+func (p *program) count() (n uint64) {
+	p.t.Helper()
+	if _, err := fmt.Sscan(p.line(), &n); err != nil {
+		p.t.Fatal(err)
+	}
+	return n
+}
+
+// schedstat is what all threads were on a CPU and have waited for one, once they all sleep.
+func (p *program) schedstat(t *testing.T) (cpu, delay time.Duration) {
+	t.Helper()
+	eventually(t, "all threads sleep", func() bool {
+		dirs, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.pid()))
+		if err != nil || len(dirs) == 0 {
+			t.Fatal("no threads of ", p.pid(), err)
+		}
+		before, asleep := cpu+delay, true
+		cpu, delay = 0, 0
+		for _, dir := range dirs {
+			stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			schedstat, err := os.ReadFile(filepath.Join(dir, "schedstat"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, d := told(t, string(schedstat))
+			cpu, delay = cpu+c, delay+d
+			asleep = asleep && strings.Contains(string(stat), ") S ")
+		}
+		return asleep && cpu+delay == before
+	})
+	return cpu, delay
+}
+
 // wait ends the input, and returns how the program ended and how long it lived.
 func (p *program) wait() (syscall.WaitStatus, time.Duration) {
 	p.t.Helper()

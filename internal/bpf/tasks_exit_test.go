@@ -30,21 +30,19 @@ type exitLog struct {
 func openExitLog(t *testing.T) (*Tracer, *exitLog) {
 	t.Helper()
 	h := findHost(t)
-	done := make(chan error, 1)
-	t.Cleanup(func() {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	var reader sync.WaitGroup
+	t.Cleanup(reader.Wait) // when the Tracer is closed
 	tr := openTracer(t, Options{LegacyController: h.controller()})
 	l := &exitLog{all: map[int][]ProcessExit{}}
-	go func() {
-		done <- tr.ProcessExits(func(e ProcessExit) {
+	reader.Go(func() {
+		if err := tr.ProcessExits(func(e ProcessExit) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
 			l.all[e.PID] = append(l.all[e.PID], e)
-		})
-	}()
+		}); err != nil {
+			t.Error(err)
+		}
+	})
 	return tr, l
 }
 
@@ -295,25 +293,42 @@ func TestRestarts(t *testing.T) {
 	}
 }
 
-// TestServiceInTheBackground: the end of what the main process has left is the service's end.
+// TestServiceInTheBackground: the end of what the main process has left is the service's end, but not that of its workers.
 func TestServiceInTheBackground(t *testing.T) {
 	h := findHost(t)
 	tr, log := openExitLog(t)
-	c := h.makeCgroup(t, "daemon")
-	p := runTasks(t, c, "daemon", "3")
-	p.line()
-	want := Usage{Others: 1, Execs: 1, ProcessesEnded: 1, Exits: exits(ExitCompleted)}
-	log.take(t, c, 1)
-	if diff := cmp.Diff(want, usageOf(t, tr, c), ignoreTimes); diff != "" {
-		t.Error(diff)
-	}
-	p.wait()
-	if e := log.take(t, c, 1)[0]; !e.Main || e.Code != 3 {
-		t.Errorf("told %+v", e)
-	}
-	want.ProcessesEnded, want.Exits[ExitError] = 2, 1
-	if diff := cmp.Diff(want, usageOf(t, tr, c), ignoreTimes); diff != "" {
-		t.Error(diff)
+	for _, tt := range []struct {
+		name    string
+		workers int
+		seen    bool // while it is alive
+	}{{"unseen", 0, false}, {"seen", 0, true}, {"unseen with workers", 2, false}, {"seen with workers", 2, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := h.makeCgroup(t, "daemon")
+			p := runTasks(t, c, "daemon", fmt.Sprint(tt.workers))
+			daemon := p.line()
+			log.take(t, c, 1)
+			want := Usage{Others: 1, Execs: 1, ProcessesEnded: 1, Exits: exits(ExitCompleted)}
+			if tt.seen {
+				if diff := cmp.Diff(want, usageOf(t, tr, c), ignoreTimes); diff != "" {
+					t.Error(diff)
+				}
+			}
+			if _, err := p.in.Write([]byte("\n")); err != nil {
+				t.Fatal(err)
+			}
+			if e := log.take(t, c, 1)[0]; !e.Main || e.Code != 3 || fmt.Sprint(e.PID) != daemon {
+				t.Errorf("told %+v", e)
+			}
+			for range tt.workers {
+				p.line()
+			}
+			p.wait()
+			eventually(t, "all are gone", func() bool { return usageOf(t, tr, c).ProcessesEnded == uint64(2+tt.workers) })
+			want.ProcessesEnded, want.Exits[ExitError] = uint64(2+tt.workers), 1
+			if diff := cmp.Diff(want, usageOf(t, tr, c), ignoreTimes); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
 }
 
@@ -361,10 +376,12 @@ func TestLastThreadsTogether(t *testing.T) {
 	tr := openTracer(t, Options{LegacyController: h.controller()})
 	for _, threads := range []int{2, 3} {
 		c := h.makeCgroup(t, fmt.Sprint("together", threads))
-		runTasks(t, c, "together", "1000", fmt.Sprint(threads)).wait()
+		p := runTasks(t, c, "together", "1000", fmt.Sprint(threads))
+		made := p.count()
+		p.wait()
 		u := usageOf(t, tr, c)
-		if u.ProcessesEnded != 1001 || u.TasksEnded != uint64(1+1000*threads) {
-			t.Errorf("%d threads: %d processes, %d tasks ended", threads, u.ProcessesEnded, u.TasksEnded)
+		if u.ProcessesEnded != made+1 || u.TasksEnded != 1+made*uint64(threads) {
+			t.Errorf("%d processes of %d threads: %d processes, %d tasks ended", made, threads, u.ProcessesEnded, u.TasksEnded)
 		}
 		if u.Exits != exits(ExitCompleted) {
 			t.Errorf("exits %v, want that of the one that made them", u.Exits)

@@ -92,12 +92,11 @@ func TestUsageOfShortProcesses(t *testing.T) {
 		name                       string
 		lanes, processes, threads  int // a lane is a process that makes the others, one after the other
 		burn                       time.Duration
-		tolerance                  float64
 		processesEnded, tasksEnded uint64
 	}{
-		{"50 ms", 5, 40, 1, 10 * time.Millisecond, 0.05, 205, 205},
-		{"5 ms", 2, 150, 1, 2500 * time.Microsecond, 0.08, 302, 302}, // their end is a larger part
-		{"threads", 2, 5, 20, 4 * time.Millisecond, 0.05, 12, 202},
+		{"50 ms", 5, 40, 1, 10 * time.Millisecond, 205, 205},
+		{"5 ms", 2, 150, 1, 2500 * time.Microsecond, 302, 302},
+		{"threads", 2, 5, 20, 4 * time.Millisecond, 12, 202},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := h.makeCgroup(t, "short")
@@ -127,10 +126,12 @@ func TestUsageOfShortProcesses(t *testing.T) {
 			})
 			t.Logf("CPU %v, told %v, of the cgroup %v; waited %v, told %v: %.4f", u.CPU, cpu, want,
 				u.Delays[DelayCPU], delay, float64(u.Delays[DelayCPU])/float64(delay))
-			if !isNear(u.CPU, cpu, tt.tolerance, 0) {
+			if u.CPU < cpu {
 				t.Errorf("CPU %v, told %v", u.CPU, cpu)
 			}
-			if !isNear(u.Delays[DelayCPU], delay, tt.tolerance, 0) {
+			// After they have told they still wait, on a busy machine for longer. What is lost would show below.
+			untold := float64(u.CPU-cpu) / float64(cpu)
+			if got := float64(u.Delays[DelayCPU]) / float64(delay); got < 0.95 || got > 1.25+2*untold {
 				t.Errorf("waited %v, told %v", u.Delays[DelayCPU], delay)
 			}
 			if u.ProcessesEnded != tt.processesEnded || u.TasksEnded != tt.tasksEnded {
@@ -205,14 +206,17 @@ func TestUsageIsSplitByMoves(t *testing.T) {
 			p := tt.pair(t)
 			const burn = 5 * time.Millisecond
 			run := runTasks(t, p.from, "steps", fmt.Sprint(tt.threads), fmt.Sprint(burn.Microseconds()/int64(1+tt.threads/50)))
-			cpu1, delay1 := told(t, run.line())
+			before, delayBefore := told(t, run.line())
+			cpu1, delay1 := run.schedstat(t)
 			run.move(p.to)
 			_ = usageOf(t, tr, p.to) // there may be more threads than are split at once
-			cpu2, delay2 := told(t, run.next())
+			run.next()
+			cpu2, delay2 := run.schedstat(t)
 			cpu2, delay2 = cpu2-cpu1, delay2-delay1
+			cpu1, delay1 = cpu1-before, delay1-delayBefore
 			check := func(when string, isOver bool) {
 				t.Helper()
-				slack := 4*time.Millisecond + time.Duration(tt.threads)*50*time.Microsecond // before and after what they tell of
+				slack := 2*time.Millisecond + before // to enter the old cgroup
 				for _, half := range []struct {
 					of         string
 					c          cgroup
@@ -223,11 +227,11 @@ func TestUsageIsSplitByMoves(t *testing.T) {
 					if half.c.v2 == 0 {
 						continue // the host's own
 					}
-					delay := u.Delays[DelayCPU]
-					if isOver && half.of == "new" {
-						delay = min(delay, half.delay) // many threads that are killed wait for a CPU once more
+					cpu, delay := u.CPU, u.Delays[DelayCPU]
+					if isOver && half.of == "new" { // threads that are killed run, and wait for that, once more
+						cpu, delay = min(cpu, half.cpu), min(delay, half.delay)
 					}
-					if !isNear(u.CPU, half.cpu, 0.05, slack) || !isNear(delay, half.delay, 0.05, 5*slack) {
+					if !isNear(cpu, half.cpu, 0.05, slack) || !isNear(delay, half.delay, 0.05, slack) {
 						t.Errorf("%s: the %s cgroup has %v and %v", when, half.of, u.CPU, u.Delays[DelayCPU])
 					}
 				}
@@ -250,15 +254,17 @@ func TestUsageOfOlderProcesses(t *testing.T) {
 	h := findHost(t)
 	c := h.makeCgroup(t, "older")
 	p := runTasks(t, c, "steps", "10", "5000")
-	cpu, _ := told(t, p.line())
+	before, _ := told(t, p.line())
+	cpu, _ := p.schedstat(t)
 	tr := openTracer(t, Options{LegacyController: h.controller()})
-	if u := usageOf(t, tr, c); !isNear(u.CPU, cpu, 0.05, 5*time.Millisecond) {
+	if u := usageOf(t, tr, c); u.CPU != cpu {
 		t.Errorf("alive: %v, told %v", u.CPU, cpu)
 	}
-	cpu, _ = told(t, p.next())
+	p.next()
+	cpu, _ = p.schedstat(t)
 	p.wait()
 	u := usageOf(t, tr, c)
-	if !isNear(u.CPU, cpu, 0.05, 5*time.Millisecond) {
+	if !isNear(u.CPU, cpu, 0.05, before+2*time.Millisecond) {
 		t.Errorf("after its end: %v, told %v", u.CPU, cpu)
 	}
 	if u.Others != 0 || u.Exits[ExitCompleted] != 1 {
@@ -282,7 +288,7 @@ func TestTakeUsage(t *testing.T) {
 	if u := usageOf(t, tr, c); u != (Usage{}) {
 		t.Errorf("still there: %+v", u)
 	}
-	if s := tr.Stats(); s.Usages == 0 || s.UsagesMax < s.Usages {
+	if s := tr.Stats(); s.UsagesMax == 0 || s.UsagesMax < s.Usages {
 		t.Errorf("%d usages of %d", s.Usages, s.UsagesMax)
 	}
 }

@@ -39,15 +39,16 @@ func (d *dir) container() *container {
 
 // container is everything known under one name. Fields are guarded by Inventory.mu, network by Inventory.edgesMu.
 type container struct {
-	name    string
-	ref     cgroups.Ref
-	start   time.Time
-	goneAt  time.Time // zero while the current life has a directory
-	dropped bool      // its end has been told
-	current *life
-	past    cgroups.Stats // totals of the lives before the current one
-	tasks   taskTotals
-	types   []string // of application, as last seen
+	name       string
+	ref        cgroups.Ref
+	start      time.Time
+	goneAt     time.Time // zero while the current life has a directory
+	dropped    bool      // its end has been told
+	current    *life
+	past       cgroups.Stats // totals of the lives before the current one
+	tasks      taskTotals
+	types      []string // of application, as last seen
+	endedTypes []endedType
 
 	network network
 }

@@ -52,6 +52,12 @@ type fileID struct {
 	mtime    int64
 }
 
+// endedType is a type of a container that none of its processes has any more.
+type endedType struct {
+	name string
+	at   time.Time
+}
+
 // lookedAt is when it was looked what a life runs. Guarded by Inventory.mu.
 type lookedAt struct {
 	changed bool // it has begun a program since
@@ -118,10 +124,33 @@ func (inv *Inventory) look(all []dueLook) {
 		}
 		inv.mu.Lock()
 		if d.life.container.current == d.life {
-			d.life.container.types = types
+			d.life.container.setTypes(types, inv.now())
 		}
 		inv.mu.Unlock()
 	}
+}
+
+// setTypes also remembers those that are gone, until their end was told. mu is held.
+func (c *container) setTypes(types []string, now time.Time) {
+	for _, t := range c.types {
+		if !slices.Contains(types, t) {
+			c.endedTypes = append(c.endedTypes, endedType{t, now})
+		}
+	}
+	c.types = types
+}
+
+// typesEndedSince gives the types that were told and are gone since then, sorted. mu is held.
+func (c *container) typesEndedSince(since time.Time) []string {
+	c.endedTypes = slices.DeleteFunc(c.endedTypes, func(e endedType) bool {
+		return e.at.Before(since) || slices.Contains(c.types, e.name)
+	})
+	var names []string
+	for _, e := range c.endedTypes {
+		names = append(names, e.name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
 func (inv *Inventory) processesOf(places []place) []int {
@@ -148,17 +177,23 @@ func (p *programs) typesOfOne(dir string) (types []string, ok bool) {
 	cmdline := readSome(filepath.Join(dir, "cmdline"), maxCmdline)
 	exe, _ := os.Readlink(filepath.Join(dir, "exe")) // may be forbidden
 	comm := string(bytes.TrimSuffix(readSome(filepath.Join(dir, "comm"), maxComm), []byte("\n")))
-	if len(cmdline) == 0 && exe == "" || isRuntimeInit(comm) {
+	args := apptype.ParseCmdline(cmdline)
+	if len(cmdline) == 0 && exe == "" || isRuntimeInit(comm, args) {
 		return nil, false // a kernel thread, a zombie, gone, or not what it will be
 	}
-	types = p.table.Find(apptype.Process{Args: apptype.ParseCmdline(cmdline), Exe: exe, Comm: comm})
+	types = p.table.Find(apptype.Process{Args: args, Exe: exe, Comm: comm})
 	return append(types, p.typesOfFile(filepath.Join(dir, "exe"))...), true
 }
 
 // isRuntimeInit tells that a process is a part of runc or youki that will run the container's program: these go by names
-// such as runc:[2:INIT] until then.
-func isRuntimeInit(comm string) bool {
-	return strings.HasPrefix(comm, "runc:[") || strings.HasPrefix(comm, "youki:[")
+// such as runc:[2:INIT] until then, and before that by their own as runc init.
+func isRuntimeInit(comm string, args []string) bool {
+	for _, name := range []string{"runc", "youki"} {
+		if comm == name || strings.HasPrefix(comm, name+":[") || len(args) == 2 && filepath.Base(args[0]) == name && args[1] == "init" {
+			return true
+		}
+	}
+	return false
 }
 
 // typesOfFile tells in which language an executable was written, where that is compiled.

@@ -30,9 +30,13 @@ import (
 // with a line.
 const trafficEnv = "INVENTORY_TEST_TRAFFIC"
 
-// enterEnv makes it go into these cgroups first, and begin its program anew there, as runtimes do. In beforeEnv that has how
-// much CPU it had used before.
-const enterEnv, beforeEnv = "INVENTORY_TEST_ENTER", "INVENTORY_TEST_BEFORE"
+// enterEnv makes it go into these cgroups first, and begin its program anew there, as runtimes do. That program is told how
+// much CPU it had used, and how long waited for one, before it came there.
+const (
+	enterEnv       = "INVENTORY_TEST_ENTER"
+	cpuBeforeEnv   = "INVENTORY_TEST_CPU_BEFORE"
+	delayBeforeEnv = "INVENTORY_TEST_DELAY_BEFORE"
+)
 
 func obey(in io.Reader, out io.Writer) {
 	if dirs := os.Getenv(enterEnv); dirs != "" {
@@ -85,9 +89,10 @@ func answerOfTask(command string, args []string) string {
 	case "burn":
 		return burnOnFirstCPU(args[0])
 	case "delay":
-		return fmt.Sprint(ownDelay())
+		before, _ := time.ParseDuration(os.Getenv(delayBeforeEnv))
+		return fmt.Sprint(delayOf("/proc/self/task/*") - before)
 	case "before":
-		return os.Getenv(beforeEnv)
+		return os.Getenv(cpuBeforeEnv)
 	case "exit":
 		code, _ := strconv.Atoi(args[0])
 		os.Exit(code)
@@ -118,6 +123,7 @@ func answerOfTask(command string, args []string) string {
 }
 
 func enter(dirs []string) error {
+	runtime.LockOSThread() // of all threads this one goes on
 	for _, dir := range dirs {
 		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
 			return err
@@ -128,8 +134,10 @@ func enter(dirs []string) error {
 		return err
 	}
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, enterEnv+"=") })
-	before := time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
-	return syscall.Exec("/proc/self/exe", os.Args, append(env, beforeEnv+"="+before.String()))
+	return syscall.Exec("/proc/self/exe", os.Args, append(env,
+		fmt.Sprint(cpuBeforeEnv, "=", time.Duration(ru.Utime.Nano()+ru.Stime.Nano())),
+		fmt.Sprint(delayBeforeEnv, "=", delayOf("/proc/thread-self")),
+	))
 }
 
 // burnOnFirstCPU uses so much of it in one thread.
@@ -159,9 +167,9 @@ func burnOnFirstCPU(how string) string {
 	return "ok"
 }
 
-// ownDelay is how long all threads have waited for a CPU.
-func ownDelay() (sum time.Duration) {
-	files, _ := filepath.Glob("/proc/self/task/*/schedstat")
+// delayOf is how long some threads have waited for a CPU.
+func delayOf(pattern string) (sum time.Duration) {
+	files, _ := filepath.Glob(pattern + "/schedstat")
 	for _, name := range files {
 		var ran, waited int64
 		b, _ := os.ReadFile(name)

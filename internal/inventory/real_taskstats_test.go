@@ -187,6 +187,9 @@ func (inv *Inventory) knows(pid int) (known, over bool) {
 
 // 100 processes of some 50 ms that are gone when somebody looks, and two that are not.
 func TestRealTaskstats(t *testing.T) {
+	if _, err := exec.LookPath("sh"); err != nil {
+		t.Skipf("needs a shell: %v", err)
+	}
 	rc := newRealContainer(t)
 	rc.make()
 	inv := openRealTaskstats(t, rc.name)

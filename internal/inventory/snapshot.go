@@ -42,6 +42,7 @@ type Container struct {
 	Tasks Tasks
 
 	ApplicationTypes []string // what its processes are, such as postgres, sorted; shared, not to be changed
+	EndedTypes       []string // what they were a short while ago, so that these series can be ended
 
 	Edges        []Edge        // sorted by Destination and Actual, no pair twice
 	Destinations []Destination // sorted by Destination, no Destination twice; each that an edge has, and those that only failed
@@ -182,6 +183,7 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 			Stats: stats,
 
 			ApplicationTypes: c.types,
+			EndedTypes:       c.typesEndedSince(s.At.Add(-inv.opts.Keep)),
 		}
 		inv.giveTasks(&one, c)
 		inv.giveNetwork(&one, c, s.At)

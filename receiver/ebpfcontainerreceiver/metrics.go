@@ -62,8 +62,9 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 		if c.Phase == inventory.Ended {
 			endSeries(one)
 		}
-		if more {
+		if more || len(c.EndedTypes) > 0 {
 			w.recordPeers(ts, c, true)
+			w.recordTypes(ts, c.EndedTypes)
 			over := w.emit(c)
 			endSeries(over)
 			join(one, over)
@@ -222,11 +223,15 @@ func (w *metricsWriter) recordTasks(ts pcommon.Timestamp, c *inventory.Container
 	if v := c.Stats.PIDs.Limit; v.OK {
 		w.mb.RecordContainerResourcesPidsLimitDataPoint(ts, toInt64(v.V))
 	}
-	for _, what := range c.ApplicationTypes {
-		w.mb.RecordContainerApplicationTypeDataPoint(ts, 1, valid(what))
-	}
+	w.recordTypes(ts, c.ApplicationTypes)
 	if c.Phase == inventory.Live && !c.Born.IsZero() {
 		w.mb.RecordContainerUptimeDataPoint(ts, max(at.Sub(c.Born), 0).Seconds())
+	}
+}
+
+func (w *metricsWriter) recordTypes(ts pcommon.Timestamp, types []string) {
+	for _, what := range types {
+		w.mb.RecordContainerApplicationTypeDataPoint(ts, 1, valid(what))
 	}
 }
 

@@ -23,7 +23,8 @@ type collectorConfig struct {
 	identities []string
 	interval   time.Duration
 	containers []string // path forms, nothing else is observed
-	otlp       string   // address of another collector to push the same data to, "" for none
+	otlp       string   // address of another collector to push the same data and log records to, "" for none
+	delays     bool     // switch the kernel's delay accounting on
 	user       uint32   // 0 is root
 }
 
@@ -103,7 +104,8 @@ func (c collectorConfig) yaml(targets map[string]string, ownPort int) string {
   ebpf_container/%s:
     identity: %s
     collection_interval: %v
-    containers: {include: [%s]}`, identity, identity, c.interval, include.String())
+    delays: {enable_accounting: %t}
+    containers: {include: [%s]}`, identity, identity, c.interval, c.delays, include.String())
 		fmt.Fprintf(&exporters, `
   prometheus/%s:
     endpoint: %s
@@ -112,6 +114,8 @@ func (c collectorConfig) yaml(targets map[string]string, ownPort int) string {
 		to := "prometheus/" + identity
 		if c.otlp != "" {
 			to += ", otlp_grpc"
+			fmt.Fprintf(&pipelines, `
+    logs/%s: {receivers: [ebpf_container/%s], exporters: [otlp_grpc]}`, identity, identity)
 		}
 		fmt.Fprintf(&pipelines, `
     metrics/%s: {receivers: [ebpf_container/%s], exporters: [%s]}`, identity, identity, to)
@@ -121,6 +125,27 @@ func (c collectorConfig) yaml(targets map[string]string, ownPort int) string {
 	}
 	return fmt.Sprintf("receivers:%s\nexporters:%s\nservice:\n  telemetry: %s\n  pipelines:%s\n",
 		receivers.String(), exporters.String(), ownTelemetry(ownPort), pipelines.String())
+}
+
+// wantNoLoss fails the test unless these of the collector's own metrics are 0 for each of its receivers.
+func (c *collector) wantNoLoss(ctx context.Context, t *testing.T, metrics ...string) {
+	t.Helper()
+	own, err := get(ctx, "http://"+c.own+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, metric := range metrics {
+		zeros := 0
+		lines := grep(string(own), "otelcol_ebpf_container_"+metric+"{")
+		for line := range strings.Lines(lines) {
+			if strings.HasSuffix(line, " 0\n") {
+				zeros++
+			}
+		}
+		if zeros != len(c.targets) {
+			t.Errorf("the collector's own metrics of %s: %q, want 0 for each receiver", metric, lines)
+		}
+	}
 }
 
 // ownTelemetry is the collector's part of a configuration about itself: log lines in JSON and, unless port is 0, its

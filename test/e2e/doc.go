@@ -2,9 +2,10 @@
 
 // Package e2e tests the collector as its users run it: the built otelcol-custom watches containers of a real Docker
 // and of a bare runc and a process in a systemd-style cgroup, a real Prometheus scrapes it, and a second collector
-// receives the same data over OTLP. Nothing of the product is imported; what the load says it did is the truth.
+// receives the same data and the log records over OTLP. Nothing of the product is imported; the truth is what the load
+// says it did, and what Docker says of its containers.
 //
 // The tests need root and the tools that requireRoot names, and skip without them. Docker and all its iptables rules
 // live in a network namespace of their own. Everything made is removed by name or pid, and only cgroups that the tests
-// made are observed.
+// made are observed. One test switches the kernel's delay accounting, and back.
 package e2e

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,6 +103,29 @@ func (d *docker) create(ctx context.Context, t *testing.T, name string, command 
 func (d *docker) address(ctx context.Context, t *testing.T, id string) string {
 	t.Helper()
 	return d.run(ctx, t, "inspect", "-f", "{{.NetworkSettings.IPAddress}}", id)
+}
+
+// followEvents lets Docker print the starts and ends of all containers from now on.
+func (d *docker) followEvents(t *testing.T) *process {
+	t.Helper()
+	// Afterwards it would tell the last 256 only.
+	return start(t, "docker-events", d.command(context.Background(), "events", "--filter", "event=start",
+		"--filter", "event=die", "--format", "{{.ID}} {{.Action}} {{.Actor.Attributes.exitCode}}"))
+}
+
+// diedWith returns the exit codes of a container, in order, that followEvents has shown.
+func diedWith(t *testing.T, events *process, id string) (codes []int) {
+	t.Helper()
+	for line := range strings.Lines(events.output(t)) {
+		if text, ok := strings.CutPrefix(line, id+" die "); ok {
+			code, err := strconv.Atoi(strings.TrimSpace(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			codes = append(codes, code)
+		}
+	}
+	return codes
 }
 
 func (d *docker) removeContainers(t *testing.T) {

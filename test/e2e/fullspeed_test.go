@@ -7,9 +7,7 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
-	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 )
@@ -91,15 +89,5 @@ func TestFullSpeed(t *testing.T) {
 	prom.checkScrapes(ctx, t)
 	prom.checkCounters(ctx, t)
 
-	own, err := get(ctx, "http://"+col.own+"/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, loss := range []string{"edges_folded", "edges_unaccounted", "events_lost"} {
-		lines := strings.SplitAfter(grep(string(own), "otelcol_ebpf_container_"+loss), "\n")
-		zeros := slices.DeleteFunc(slices.Clone(lines), func(l string) bool { return !strings.HasSuffix(l, " 0\n") })
-		if len(zeros) != len(identities(t)) { // one receiver of each
-			t.Errorf("the collector's own metrics of %s: %q, want 0 for each receiver", loss, lines)
-		}
-	}
+	col.wantNoLoss(ctx, t, "edges_folded", "edges_unaccounted", "events_lost")
 }

@@ -103,6 +103,14 @@ func hostFile(t *testing.T, name string) string {
 // pointLabels are the attributes that the contract gives to the datapoints of a metric.
 func pointLabels(metric string) []string {
 	switch {
+	case metric == "container_application_type":
+		return []string{"application_type"}
+	case metric == "container_exits_total":
+		return []string{"reason"}
+	case metric == "container_resources_delay_seconds_total":
+		return []string{"kind"}
+	case metric == "container_resources_disk_delay_seconds_total":
+		return nil
 	case metric == "container_net_latency_seconds":
 		return []string{"destination_ip"}
 	case metric == "container_net_tcp_failed_connects_total":

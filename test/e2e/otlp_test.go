@@ -19,20 +19,27 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 )
 
-// sink is a second collector that receives OTLP and appends it to a file.
+// sink is a second collector that receives OTLP and appends it to files.
 type sink struct {
 	address string
-	file    string
+	file    string // metrics
+	logs    string
 }
 
 func startSink(ctx context.Context, t *testing.T, binary string) sink {
 	t.Helper()
-	s := sink{address: fmt.Sprintf("127.0.0.1:%d", freePort(t)), file: filepath.Join(t.TempDir(), "otlp.json")}
+	dir := t.TempDir()
+	s := sink{
+		address: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		file:    filepath.Join(dir, "metrics.json"), logs: filepath.Join(dir, "logs.json"),
+	}
 	config := fmt.Sprintf(`
 receivers: {otlp: {protocols: {grpc: {endpoint: %q}}}}
-exporters: {file: {path: %s, flush_interval: 200ms}}
-service: {telemetry: %s, pipelines: {metrics: {receivers: [otlp], exporters: [file]}}}
-`, s.address, s.file, ownTelemetry(0))
+exporters: {file: {path: %s, flush_interval: 200ms}, file/logs: {path: %s, flush_interval: 200ms}}
+service:
+  telemetry: %s
+  pipelines: {metrics: {receivers: [otlp], exporters: [file]}, logs: {receivers: [otlp], exporters: [file/logs]}}
+`, s.address, s.file, s.logs, ownTelemetry(0))
 	p := startOtelcol(t, binary, writePublic(t, "sink.yaml", config), 0)
 	eventually(ctx, t, 20*time.Second, "OTLP receiver is ready", func() error {
 		if err := p.running(); err != nil {

@@ -83,6 +83,16 @@ func (p *process) running() error {
 	}
 }
 
+// wait returns when the process has ended by itself.
+func (p *process) wait(ctx context.Context, t *testing.T) {
+	t.Helper()
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		t.Fatalf("%s: %v", p.name, ctx.Err())
+	}
+}
+
 func (p *process) output(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile(p.outputPath)
@@ -150,7 +160,7 @@ func free(host string, port int) bool {
 	return err == nil && l.Close() == nil
 }
 
-// connectTruth and burnTruth are what the load prints.
+// connectTruth, burnTruth and readTruth are what the load prints.
 type connectTruth struct {
 	Destination string `json:"destination"`
 	Connected   int64  `json:"connected"`
@@ -158,8 +168,15 @@ type connectTruth struct {
 }
 
 type burnTruth struct {
-	CPUSeconds float64 `json:"cpu_seconds"`
-	Memory     float64 `json:"memory"`
+	CPUSeconds   float64 `json:"cpu_seconds"`
+	DelaySeconds float64 `json:"delay_seconds"` // waited for a CPU
+	Memory       float64 `json:"memory"`
+}
+
+type readTruth struct {
+	Bytes       int     `json:"bytes"`
+	WaitSeconds float64 `json:"wait_seconds"` // for block I/O
+	Seconds     float64 `json:"seconds"`      // that it took
 }
 
 // buildLoad builds the load program and returns its path.

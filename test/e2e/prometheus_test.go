@@ -37,9 +37,14 @@ type series struct {
 
 func (s series) String() string { return fmt.Sprintf("%v %v", s.labels, s.value) }
 
-// startPrometheus scrapes one target a job, and waits until each was scraped.
-func startPrometheus(ctx context.Context, t *testing.T, targets map[string]string) *prometheus {
+// startPrometheus scrapes one target a job, and waits until each was scraped. The words of wrapper stand before the
+// command that starts the server.
+func startPrometheus(ctx context.Context, t *testing.T, targets map[string]string, wrapper ...string) *prometheus {
 	t.Helper()
+	binary, err := exec.LookPath("prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var config strings.Builder
 	config.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n")
 	for _, job := range slices.Sorted(maps.Keys(targets)) {
@@ -51,8 +56,9 @@ func startPrometheus(ctx context.Context, t *testing.T, targets map[string]strin
 		t.Fatal(err)
 	}
 	p := &prometheus{address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
-	p.process = start(t, "prometheus", exec.Command("prometheus", "--config.file="+configFile,
-		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address))
+	command := append(slices.Clone(wrapper), binary, "--config.file="+configFile,
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+p.address)
+	p.process = start(t, "prometheus", exec.Command(command[0], command[1:]...))
 	eventually(ctx, t, 30*time.Second, "Prometheus scrapes", func() error {
 		if err := p.process.running(); err != nil {
 			t.Fatal(err)

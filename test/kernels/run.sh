@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Boots the kernels of the Debian series named as arguments in QEMU (software emulation, half a minute each) and runs the
-# tests of the packages that touch the kernel inside. Debian amd64, as root when packages are missing. See make test-kernels.
+# tests of the packages that touch the kernel inside, or those that the variable TESTS matches. Debian amd64, as root when packages are missing. See make test-kernels.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 series=("$@")
@@ -47,7 +47,7 @@ for s in "${series[@]}"; do
 	{ cat "$work/initrd.gz"; (cd "$modules" && find . | cpio -o -H newc 2>/dev/null | gzip -1); } >"$work/initrd-$s.gz"
 	log=$work/$s.log
 	timeout 600 qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
-		-kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initrd-$s.gz" -append "console=ttyS0 panic=-1 loglevel=4" \
+		-kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initrd-$s.gz" -append "console=ttyS0 panic=-1 loglevel=4${TESTS:+ TESTS=$TESTS}" \
 		</dev/null >"$log" 2>&1 || true
 	if grep -q '^verdict: passed' "$log"; then
 		echo "$image: $(grep -c '^--- PASS' "$log") passed, $(grep -c '^--- SKIP' "$log" || true) skipped"

@@ -9,6 +9,7 @@
  * memory.
  */
 #include "kernel.h"
+#include "mains.h"
 #include "owner.h"
 #include "usage.h"
 
@@ -51,30 +52,6 @@ struct {
 // id of the hierarchy of the v1 controller by which containers are told apart, negative on a pure v2 host
 const volatile __s32 v1_hierarchy = -1;
 
-static __always_inline bool is_same_owner(const struct owner *a, const struct owner *b)
-{
-	return a->cgroup_v2 == b->cgroup_v2 && a->cgroup_v1 == b->cgroup_v1;
-}
-
-// read_owner is owner_of for a pointer that the verifier does not know.
-static __always_inline bool read_owner(struct owner *o, struct task_struct *task)
-{
-	struct css_set *set = BPF_CORE_READ(task, cgroups);
-	struct cgroup *v2 = BPF_CORE_READ(set, dfl_cgrp);
-	struct cgroup_subsys_state *css = NULL;
-	bool contained = BPF_CORE_READ(v2, level) > 0;
-
-	o->cgroup_v2 = BPF_CORE_READ(v2, kn, id);
-	o->cgroup_v1 = 0;
-	if (v1_subsys >= 0 && v1_subsys < 16) {
-		bpf_probe_read_kernel(&css, sizeof(css), (char *)set + bpf_core_field_offset(struct css_set, subsys) +
-							     v1_subsys * sizeof(css));
-		o->cgroup_v1 = BPF_CORE_READ(css, cgroup, kn, id);
-		contained |= BPF_CORE_READ(css, cgroup, level) > 0;
-	}
-	return contained;
-}
-
 static __always_inline struct known_task *known(struct task_struct *task)
 {
 	__u64 key = (__u64)task;
@@ -89,45 +66,6 @@ static __always_inline struct known_task *note_task(struct task_struct *task, co
 	if (bpf_map_update_elem(&known_tasks, &key, noted, BPF_ANY))
 		count_task(TASK_STAT_UNKNOWN);
 	return bpf_map_lookup_elem(&known_tasks, &key);
-}
-
-// id_in_namespace gives the id of a task in its PID namespace, and whether that is another one than the host's.
-static __always_inline __u32 id_in_namespace(struct task_struct *task, bool *is_inner)
-{
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	__u32 level = BPF_CORE_READ(pid, level);
-	struct upid *upid = (struct upid *)((char *)pid + bpf_core_field_offset(struct pid, numbers) +
-					    level * bpf_core_type_size(struct upid));
-
-	*is_inner = level > 0;
-	return BPF_CORE_READ(upid, nr);
-}
-
-static __always_inline bool is_init(struct task_struct *leader)
-{
-	bool is_inner;
-
-	return id_in_namespace(leader, &is_inner) == 1 && is_inner;
-}
-
-static __always_inline bool is_from_outside(struct task_struct *leader, const struct owner *owner)
-{
-	struct owner of_parent;
-
-	read_owner(&of_parent, BPF_CORE_READ(leader, real_parent));
-	return !is_same_owner(&of_parent, owner);
-}
-
-// make_main makes a process that has begun a program main: if its parent is not of its cgroup, and it is the first one of a PID
-// namespace or there is no other. What is begun in a container that runs already (docker exec) is neither.
-static __always_inline bool make_main(struct task_struct *leader, struct known_task *k, struct usage *u, bool init)
-{
-	if (!is_from_outside(leader, &k->owner) || (!init && (u->mains > 0 || u->traits & USAGE_HAS_INIT)))
-		return false;
-	__sync_fetch_and_or(&k->flags, TASK_MAIN);
-	__sync_fetch_and_or(&u->traits, USAGE_HAD_MAIN | (init ? USAGE_HAS_INIT : 0));
-	__sync_fetch_and_add(&u->mains, 1);
-	return true;
 }
 
 // leave ends what a task has been for its old owner.
@@ -162,10 +100,8 @@ static __always_inline void arrive(struct known_task *k, struct task_struct *tas
 	if (!is_leader)
 		return;
 	u = usage_of(&owner);
-	if (!u)
-		return;
-	__sync_fetch_and_or(&u->traits, USAGE_HAD_MAIN | (is_init(task) ? USAGE_HAS_INIT : 0));
-	__sync_fetch_and_add(&u->mains, 1);
+	if (u)
+		add_main(k, u, is_init(task));
 }
 
 // follow_task splits the times of a task that is in another cgroup than at our last look. at is where the task is, a number so
@@ -318,9 +254,13 @@ static __always_inline void end_process(struct task_struct *leader, const struct
 		// What a runtime leaves in the cgroup before the container's own first process is not its.
 		if (u->traits & USAGE_HAS_INIT)
 			is_main = is_init(leader);
-	} else if (u->mains <= 0 && (u->traits & (USAGE_HAD_MAIN | USAGE_HAS_INIT)) == USAGE_HAD_MAIN) {
-		is_main = is_from_outside(leader, owner); // a service that has gone to the background
+	} else {
+		is_main = is_left_over(leader, owner, u);
 	}
+	if (is_main && code)
+		__sync_fetch_and_and(&u->traits, ~USAGE_IN_BACKGROUND);
+	else if (is_main)
+		__sync_fetch_and_or(&u->traits, USAGE_IN_BACKGROUND);
 	if (oom_killed)
 		__sync_fetch_and_add(&u->oom_kills, 1);
 	if (is_main)
@@ -354,16 +294,24 @@ static __always_inline void end_task(struct task_struct *task, const struct owne
 	end_process(task->group_leader, owner, u, flags);
 }
 
+// count_last adds to u what a task that ends has come to. A function of its own, so that its stack is not that of on_exit.
+static __noinline int count_last(struct usage *u, struct task_struct *task)
+{
+	struct known_task unknown = {}, *k = known(task);
+	struct task_look look;
+
+	look_at(&look, task, true);
+	count_look(u, k ?: &unknown, &look);
+	return 0;
+}
+
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	struct known_task *k, unknown = {};
-	struct task_look look;
 	struct usage *u;
 	struct owner owner;
 
-	k = known(task);
-	if (k)
+	if (known(task))
 		follow_task(bpf_get_current_task()); // one of more than MAX_THREADS_MOVED
 	if (!owner_of(&owner, task))
 		return 0;
@@ -372,8 +320,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		count_task(TASK_STAT_UNACCOUNTED);
 		return 0;
 	}
-	look_at(&look, task, true);
-	count_look(u, k ?: &unknown, &look);
+	count_last(u, task);
 	end_task(task, &owner, u);
 	return 0;
 }
@@ -459,7 +406,10 @@ int add_living(struct bpf_iter__task *ctx)
 		return 0;
 	}
 	u = usage_of(&owner);
-	if (u)
-		count_look(u, k, &look);
+	if (!u)
+		return 0;
+	count_look(u, k, &look);
+	if (task->pid == task->tgid && !(k->flags & TASK_MAIN) && is_left_over(task, &owner, u))
+		add_main(k, u, false);
 	return 0;
 }

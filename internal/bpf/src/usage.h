@@ -55,8 +55,8 @@ struct usage {
 };
 
 enum usage_trait {
-	USAGE_HAD_MAIN = 1,
-	USAGE_HAS_INIT = 2, // the first process of a PID namespace was begun in it from outside
+	USAGE_HAS_INIT = 1,      // the first process of a PID namespace was begun in it from outside
+	USAGE_IN_BACKGROUND = 2, // its last main process has ended well, and may have left another to go on
 };
 
 // known_task is what is kept of a task from its fork until the kernel has no more use for it.
@@ -79,7 +79,7 @@ struct task_look {
 
 enum {
 	USUAL_WAIT_NS = 1000000, // for block I/O; with a queue it is more
-	TICK_NS = 10000000, // the longest that CPU time may come late
+	TICK_NS = 10000000, // CPU time may come so late; and waiting is measured with another clock than life
 };
 
 enum task_flag {
@@ -251,7 +251,7 @@ static __always_inline void count_look(struct usage *u, struct known_task *k, co
 		__u64 by = 0;
 
 		if (i != DELAY_BLKIO)
-			by = count_up(&u->times.delays[i], &k->counted.delays[i], l->times.delays[i], l->life_ns, 0);
+			by = count_up(&u->times.delays[i], &k->counted.delays[i], l->times.delays[i], l->life_ns + TICK_NS, 0);
 		if (i == DELAY_CPU)
 			ran += by;
 	}

@@ -4,7 +4,6 @@
  * waited for they tell themselves, just before they end.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -48,13 +47,11 @@ static void read_text(const char *path, char *buf, size_t size)
 	close(fd);
 }
 
-static const char own_schedstat[] = "/proc/thread-self/schedstat";
-
-static void schedstat(const char *path, unsigned long long *cpu, unsigned long long *delay)
+static void schedstat(unsigned long long *cpu, unsigned long long *delay)
 {
 	char buf[128];
 
-	read_text(path, buf, sizeof(buf));
+	read_text("/proc/thread-self/schedstat", buf, sizeof(buf));
 	if (sscanf(buf, "%llu %llu", cpu, delay) != 2)
 		errx(2, "schedstat: %s", buf);
 }
@@ -63,7 +60,7 @@ static void tell(void)
 {
 	unsigned long long cpu, delay;
 
-	schedstat(own_schedstat, &cpu, &delay);
+	schedstat(&cpu, &delay);
 	told->cpu += cpu;
 	told->delay += delay;
 }
@@ -140,10 +137,12 @@ static int run_burn(char **argv)
 	return 0;
 }
 
-// storm N: processes that end at once.
+// storm N: processes that end at once, as many as there is time for in three seconds. Says how many.
 static int run_storm(char **argv)
 {
-	for (long i = number(argv, 0); i > 0; i--) {
+	long n = number(argv, 0), end = now_us(CLOCK_MONOTONIC) + 3000000, i;
+
+	for (i = 0; i < n && now_us(CLOCK_MONOTONIC) < end; i++) {
 		pid_t pid = fork();
 
 		if (!pid)
@@ -151,6 +150,7 @@ static int run_storm(char **argv)
 		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
 			err(2, "fork");
 	}
+	printf("%ld\n", i);
 	return 0;
 }
 
@@ -167,35 +167,7 @@ static void *run_step(void *unused)
 	return unused;
 }
 
-// tell_all tells what all threads have come to, once the others sleep.
-static void tell_all(void)
-{
-	unsigned long long before = 0, others;
-
-	do {
-		DIR *tasks = opendir("/proc/self/task");
-
-		usleep(2000);
-		others = before;
-		told->cpu = told->delay = before = 0;
-		for (struct dirent *d; (d = readdir(tasks));) {
-			unsigned long long cpu, delay;
-			char path[300];
-
-			snprintf(path, sizeof(path), "/proc/self/task/%s/schedstat", d->d_name);
-			if (d->d_name[0] == '.')
-				continue;
-			schedstat(path, &cpu, &delay);
-			told->cpu += cpu;
-			told->delay += delay;
-			if (atoi(d->d_name) != getpid())
-				before += cpu + delay;
-		}
-		closedir(tasks);
-	} while (before != others);
-}
-
-// steps THREADS MICROSECONDS: burn, say what all have used so far and wait for a line, again and again until the end of the input.
+// steps THREADS MICROSECONDS: burn, say what was used before, and wait for a line, again and again until the end of the input.
 static int run_steps(char **argv)
 {
 	long threads = number(argv, 0);
@@ -208,8 +180,8 @@ static int run_steps(char **argv)
 	for (;;) {
 		burn(step_us);
 		pthread_barrier_wait(&barrier);
-		tell_all();
-		say_told();
+		printf("%llu %llu\n", cpu_before, delay_before);
+		fflush(stdout);
 		if (read(0, &c, 1) != 1)
 			return 0;
 		pthread_barrier_wait(&barrier);
@@ -240,12 +212,12 @@ static void *exit_together(void *status)
 	return NULL;
 }
 
-// together N THREADS: processes whose threads all end at once.
+// together N THREADS: processes whose threads all end at once, as many as there is time for in three seconds. Says how many.
 static int run_together(char **argv)
 {
-	long n = number(argv, 0), threads = number(argv, 1);
+	long n = number(argv, 0), threads = number(argv, 1), end = now_us(CLOCK_MONOTONIC) + 3000000, i;
 
-	for (long i = 0; i < n; i++) {
+	for (i = 0; i < n && now_us(CLOCK_MONOTONIC) < end; i++) {
 		told->missing = threads;
 		pid_t pid = fork();
 
@@ -257,6 +229,7 @@ static int run_together(char **argv)
 		if (pid < 0 || waitpid(pid, NULL, 0) != pid)
 			err(2, "fork");
 	}
+	printf("%ld\n", i);
 	return 0;
 }
 
@@ -276,16 +249,33 @@ static int run_thread_exec(char **argv)
 	return 0;
 }
 
-// daemon STATUS: goes to the background and ends with a status when a line comes.
+// daemon WORKERS: goes to the background and ends with status 3 when a line comes; its workers, if any, when the next one does,
+// with 4.
 static int run_daemon(char **argv)
 {
+	pid_t parent = getpid();
+
 	if (fork())
 		_exit(0);
 	setsid();
+	while (getppid() == parent)
+		usleep(1000);
+	for (long i = number(argv, 0); i > 0; i--) {
+		pid_t daemon = getpid();
+
+		if (fork())
+			continue;
+		while (getppid() == daemon)
+			usleep(1000);
+		printf("%d\n", getpid());
+		fflush(stdout);
+		wait_for_line();
+		_exit(4);
+	}
 	printf("%d\n", getpid());
 	fflush(stdout);
 	wait_for_line();
-	return number(argv, 0);
+	return 3;
 }
 
 // signal NUMBER: kills itself.
@@ -338,10 +328,10 @@ static int run_read(char **argv)
 		while (now_us(CLOCK_MONOTONIC) < begin + us)
 			if (pread(fd, buf, 65536, random() % blocks * 65536) != 65536)
 				err(2, "read");
-		schedstat(own_schedstat, &cpu, &delay);
+		schedstat(&cpu, &delay);
 		slept = now_us(CLOCK_MONOTONIC) - begin - (cpu + delay) / 1000;
 		waited = stat_blkio_ticks() * tick;
-		told->slept += slept;
+		told->slept += slept > 0 ? slept : 0;
 		if (waited > slept + tick)
 			told->absurd++;
 		else
@@ -388,7 +378,7 @@ int main(int argc, char **argv)
 	told = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (told == MAP_FAILED)
 		err(2, "mmap");
-	schedstat(own_schedstat, &cpu_before, &delay_before);
+	schedstat(&cpu_before, &delay_before);
 	for (i = 0; i < (int)(sizeof(commands) / sizeof(commands[0])); i++) {
 		if (strcmp(argv[1], commands[i].name))
 			continue;

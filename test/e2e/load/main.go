@@ -9,6 +9,8 @@
 //	load connect -n N [-c C] ADDR              exactly N calls of connect(2), each connection closed at once
 //	load connect -n N -hold -send BYTES ADDR   the same, but send BYTES over each connection and keep it open
 //	load burn [-cpu D] [-memory BYTES]         use D of CPU time with BYTES of memory resident
+//	load read FILE                             read the file from its disk, past the page cache
+//	load leaderless N                          the main thread exits at once, another one with status N at SIGTERM
 //	load enter DIR[:DIR...] COMMAND [ARG...]   move into the cgroups and become COMMAND
 package main
 
@@ -35,7 +37,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) < 2 {
-		return errors.New("usage: load serve|connect|burn|enter and its arguments")
+		return errors.New("usage: load serve|connect|burn|read|leaderless|enter and its arguments")
 	}
 	switch args[0] {
 	case "serve":
@@ -44,6 +46,10 @@ func run(args []string, out io.Writer) error {
 		return connectCommand(args[1:], out)
 	case "burn":
 		return burn(args[1:], out)
+	case "read":
+		return read(args[1], out)
+	case "leaderless":
+		return leaderless(args[1])
 	case "enter":
 		return enter(args[1], args[2:])
 	}
@@ -106,8 +112,9 @@ func connectCommand(args []string, out io.Writer) error {
 
 // burnTruth is what burn prints.
 type burnTruth struct {
-	CPUSeconds float64 `json:"cpu_seconds"`
-	Memory     int     `json:"memory"`
+	CPUSeconds   float64 `json:"cpu_seconds"`
+	DelaySeconds float64 `json:"delay_seconds"` // waited for a CPU
+	Memory       int     `json:"memory"`
 }
 
 func burn(args []string, out io.Writer) error {
@@ -126,7 +133,13 @@ func burn(args []string, out io.Writer) error {
 			_ = i * i
 		}
 	}
-	return json.NewEncoder(out).Encode(burnTruth{CPUSeconds: cpuTime().Seconds(), Memory: len(block)})
+	delay, err := sumOfThreads("schedstat", 1, time.Nanosecond)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(out).Encode(burnTruth{
+		CPUSeconds: cpuTime().Seconds(), DelaySeconds: delay.Seconds(), Memory: len(block),
+	})
 }
 
 func cpuTime() time.Duration {

@@ -102,6 +102,9 @@ func runTests() error {
 		if filepath.Base(test) == "inventory" {
 			args = append(args, "-test.run=^TestReal") // the others have a kernel of their own
 		}
+		if run := os.Getenv("TESTS"); run != "" { // from the kernel's command line
+			args = append(args, "-test.run="+run)
+		}
 		cmd := exec.Command(test, args...)
 		cmd.Dir = "/tmp"
 		cmd.Env = []string{"PATH=/", "HOME=/tmp", "TMPDIR=/tmp", "EBPFCONTAINER_REQUIRE_ROOT_TESTS=1"}
