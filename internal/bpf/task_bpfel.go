@@ -45,9 +45,10 @@ type taskKnownTask struct {
 		Cpu    uint64
 		Delays [8]uint64
 	}
-	LookedNs uint64
-	IoWaits  uint32
-	Flags    uint32
+	RssBefore uint64
+	LookedNs  uint64
+	IoWaits   uint32
+	Flags     uint32
 }
 
 type taskOwner struct {

@@ -81,7 +81,9 @@ type ProcessExit struct {
 	Code               int           // status, 0 when killed by a signal
 	Signal             int           // 0 when not killed by one
 	Life               time.Duration // from its fork
-	MaxRSS             uint64        // bytes, the most it had, also before its last exec
+	// MaxRSS is the most memory that it had, in bytes. Before Linux 6.16 it is not less than what it had before its exec,
+	// where it may have shared its parent's; since then what is so small is right within some hundred KiB.
+	MaxRSS uint64
 }
 
 type taskTracer struct {

@@ -126,7 +126,7 @@ type Inventory struct {
 	cancel     context.CancelFunc
 	maintainer sync.WaitGroup
 	follower   sync.WaitGroup
-	programs   programs      // of maintain alone
+	programs   programs
 	rewalk     chan struct{} // asks for a walk soon
 	born       chan struct{} // tells of a new life
 

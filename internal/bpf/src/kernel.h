@@ -89,12 +89,21 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct percpu_counter {
+	__s64 count; /* what of it is in the CPUs' own counters is missing */
+};
+
+struct mm_struct {
+	unsigned long hiwater_rss; /* pages; brought up to date when memory is given back */
+	struct percpu_counter rss_stat[4]; /* pages; of this type since Linux 6.2 */
+};
+
 struct signal_struct {
 	atomic_t live; /* threads that have not begun to exit */
 	struct list_head thread_head;
 	int group_exit_code;
 	unsigned int flags;
-	unsigned long maxrss; /* pages; set when the last thread exits */
+	unsigned long maxrss; /* pages; set at exec, to what was before it, and when the last thread exits */
 	struct mm_struct *oom_mm; /* set for a victim of the OOM killer */
 };
 
@@ -106,6 +115,7 @@ struct task_struct {
 	unsigned int in_iowait : 1; /* in a wait for block I/O, from before its start until it runs again */
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
+	struct mm_struct *mm; /* NULL after exit_mm() */
 	struct pid *thread_pid;
 	struct list_head thread_node; /* in signal->thread_head */
 	__u64 start_time; /* CLOCK_MONOTONIC, ns; a thread that becomes the leader by exec takes over the old one's */
@@ -289,6 +299,13 @@ enum {
 	AF_INET6 = 10,
 	IPPROTO_TCP = 6,
 	IPPROTO_MPTCP = 262,
+};
+
+/* include/linux/mm_types_task.h */
+enum {
+	MM_FILEPAGES = 0,
+	MM_ANONPAGES = 1,
+	MM_SHMEMPAGES = 3,
 };
 
 /* include/net/tcp_states.h */

@@ -176,7 +176,10 @@ int BPF_PROG(on_exec, struct task_struct *task)
 		return 0;
 	__sync_fetch_and_add(&u->execs, 1);
 	k = known(task);
-	if (!k || __sync_fetch_and_or(&k->flags, TASK_EXECED) & TASK_EXECED)
+	if (!k)
+		return 0;
+	k->rss_before = task->signal->maxrss;
+	if (__sync_fetch_and_or(&k->flags, TASK_EXECED) & TASK_EXECED)
 		return 0;
 	init = is_init(task);
 	if (make_main(task, k, u, init))
@@ -218,9 +221,24 @@ static __always_inline enum exit_reason reason_of(__s32 code, bool oom_killed)
 	return code ? EXIT_ERROR : EXIT_COMPLETED;
 }
 
-static __always_inline void tell_exit(struct task_struct *leader, const struct owner *owner, __s32 code, enum exit_reason reason,
+// max_rss_of gives the most memory that a process had. What the kernel tells may be of the time before its exec, as after vfork
+// of its parent. Since Linux 6.16 there still is the memory itself to ask.
+static __always_inline __u64 max_rss_of(struct task_struct *task)
+{
+	struct known_task *k = known(task->group_leader);
+	__u64 all = task->signal->maxrss, own;
+	struct mm_struct *mm = task->mm;
+
+	if (!k || all > k->rss_before || !mm || !bpf_core_field_exists(mm->rss_stat[0].count))
+		return all;
+	own = mm->rss_stat[MM_FILEPAGES].count + mm->rss_stat[MM_ANONPAGES].count + mm->rss_stat[MM_SHMEMPAGES].count;
+	return own > mm->hiwater_rss ? own : mm->hiwater_rss;
+}
+
+static __always_inline void tell_exit(struct task_struct *task, const struct owner *owner, __s32 code, enum exit_reason reason,
 				      bool is_main)
 {
+	struct task_struct *leader = task->group_leader;
 	struct exit_event *e = bpf_ringbuf_reserve(&exit_events, sizeof(*e), 0);
 	bool is_inner;
 
@@ -230,7 +248,7 @@ static __always_inline void tell_exit(struct task_struct *leader, const struct o
 	}
 	e->owner = *owner;
 	e->life_ns = bpf_ktime_get_ns() - leader->start_time;
-	e->max_rss = leader->signal->maxrss;
+	e->max_rss = max_rss_of(task);
 	e->pid = leader->tgid;
 	e->inner_pid = id_in_namespace(leader, &is_inner);
 	e->code = code;
@@ -242,10 +260,11 @@ static __always_inline void tell_exit(struct task_struct *leader, const struct o
 }
 
 // end_process counts the end of a process. flags are those of its leader.
-static __always_inline void end_process(struct task_struct *leader, const struct owner *owner, struct usage *u, __u32 flags)
+static __always_inline void end_process(struct task_struct *task, const struct owner *owner, struct usage *u, __u32 flags)
 {
-	__s32 code = exit_code_of(leader);
-	bool oom_killed = leader->signal->oom_mm && (code & 0x7f) == SIGKILL;
+	struct task_struct *leader = task->group_leader;
+	__s32 code = exit_code_of(task);
+	bool oom_killed = task->signal->oom_mm && (code & 0x7f) == SIGKILL;
 	enum exit_reason reason = reason_of(code, oom_killed);
 	bool is_main = flags & TASK_MAIN;
 
@@ -266,7 +285,7 @@ static __always_inline void end_process(struct task_struct *leader, const struct
 	if (is_main)
 		__sync_fetch_and_add(&u->exits[reason], 1);
 	if (is_main || oom_killed)
-		tell_exit(leader, owner, code, reason, is_main);
+		tell_exit(task, owner, code, reason, is_main);
 }
 
 // end_task counts the end of a thread and, if it is the last one, of its process. Of two that exit at the same time both may
@@ -291,7 +310,7 @@ static __always_inline void end_task(struct task_struct *task, const struct owne
 		if (main_in && flags & TASK_MAIN)
 			__sync_fetch_and_add(&main_in->mains, -1);
 	}
-	end_process(task->group_leader, owner, u, flags);
+	end_process(task, owner, u, flags);
 }
 
 // count_last adds to u what a task that ends has come to. A function of its own, so that its stack is not that of on_exit.

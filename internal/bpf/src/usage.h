@@ -63,6 +63,7 @@ enum usage_trait {
 struct known_task {
 	struct owner owner; // zero while it belongs to the host itself
 	struct task_times counted; // what of its times is in a usage or before our time
+	__u64 rss_before; // its process's maxrss at its exec
 	__u64 looked_ns;  // when it was last looked at while it did not wait for block I/O
 	__u32 io_waits;   // waits for block I/O in counted
 	__u32 flags;      // enum task_flag
