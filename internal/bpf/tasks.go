@@ -317,7 +317,7 @@ func decodeExit(rec []byte, pageSize uint64) (ProcessExit, error) {
 	}
 	ne := binary.NativeEndian
 	code := ne.Uint32(rec[40:])
-	comm, _, _ := strings.Cut(string(rec[56:72]), "\x00")
+	comm, _, _ := strings.Cut(string(rec[56:71]), "\x00")
 	e := ProcessExit{
 		CgroupV2: ne.Uint64(rec[0:]), CgroupV1: ne.Uint64(rec[8:]),
 		Life:   time.Duration(ne.Uint64(rec[16:])),

@@ -408,6 +408,7 @@ func TestExecByThread(t *testing.T) {
 func FuzzDecodeExit(f *testing.F) {
 	f.Add(make([]byte, 72), uint64(4096))
 	f.Add(make([]byte, 71), uint64(0))
+	f.Add([]byte(strings.Repeat("0", 72)), uint64(4096)) // no NUL at the end of the name
 	f.Fuzz(func(t *testing.T, rec []byte, pageSize uint64) {
 		e, err := decodeExit(rec, pageSize)
 		if err != nil && !errors.Is(err, errTruncated) {

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Boots the kernels of the Debian series named as arguments in QEMU (software emulation, half a minute each) and runs the
-# tests of the packages that touch the kernel inside, or those that the variable TESTS matches. Debian amd64, as root when packages are missing. See make test-kernels.
+# tests of the packages that touch the kernel inside, or those that the variable TESTS matches. Debian amd64, as root when
+# packages are missing. See make test-kernels.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 series=("$@")
@@ -17,6 +18,10 @@ for pkg in bpf inventory; do
 	go test -c -o "$work/root/tests/$pkg" "./internal/$pkg"
 done
 go build -trimpath -o "$work/root/init" ./test/kernels/init
+# Programs of a test that cannot be made inside.
+if command -v cc >/dev/null; then
+	cc -static -O1 -pthread -o "$work/root/ebpfcontainer-test-tasks" internal/bpf/testdata/tasks.c
+fi
 (cd "$work/root" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd.gz"
 
 failed=0
