@@ -164,6 +164,16 @@ func (f *FS) Mode() Mode { return f.mode }
 // "" where there is no v1 or none of them.
 func (f *FS) LegacyController() string { return f.legacy }
 
+// HasIOController tells whether the v2 hierarchy has the io controller. Where it has not, the files of the v1 controller stay
+// empty for most cgroups on newer kernels.
+func (f *FS) HasIOController() bool {
+	if !f.v2 {
+		return false
+	}
+	controllers, err := os.ReadFile(filepath.Join(f.dirs[0], "cgroup.controllers"))
+	return err == nil && slices.Contains(strings.Fields(string(controllers)), "io")
+}
+
 // UnifiedDir is where the v2 hierarchy is mounted, "" for nowhere.
 func (f *FS) UnifiedDir() string {
 	if !f.v2 {

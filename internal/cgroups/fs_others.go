@@ -25,6 +25,9 @@ func (*FS) Mode() Mode { return ModeUnified }
 // LegacyController returns "".
 func (*FS) LegacyController() string { return "" }
 
+// HasIOController returns false.
+func (*FS) HasIOController() bool { return false }
+
 // UnifiedDir returns "".
 func (*FS) UnifiedDir() string { return "" }
 
