@@ -20,6 +20,7 @@ var mayImport = map[string][]string{
 	"internal/apptype":     {},
 	"internal/bpf":         {},
 	"internal/cgroups":     {},
+	"internal/mounts":      {},
 	"internal/netns":       {},
 	"internal/node":        {},
 	"internal/cloudmeta":   {},
@@ -30,7 +31,7 @@ var mayImport = map[string][]string{
 	"internal/runtimes":    {"internal/cgroups"},
 	"internal/inventory": {
 		"internal/apptype", "internal/bpf", "internal/cgroups", "internal/delayacct", "internal/logpatterns", "internal/logtail",
-		"internal/netns", "internal/procfs", "internal/runtimes",
+		"internal/mounts", "internal/netns", "internal/procfs", "internal/runtimes",
 	},
 	"receiver/ebpfcontainerreceiver": {
 		"internal/inventory", "internal/node", "internal/cloudmeta",
