@@ -207,6 +207,8 @@ func runTaskChild(args []string) {
 			failChild(err)
 		}
 		fmt.Println(runSelf(args[2:]...))
+	default:
+		runIOChild(args)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 const (
 	FeatureCgroupEvents = "cgroup_events" // CgroupEvents
 	FeatureTasks        = "tasks"         // ReadUsages and ProcessExits
+	FeatureDiskIO       = "disk_io"       // ReadDiskIO; listed only where Options ask for it
 	FeatureNetwork      = "network"       // Read
 	FeatureNetworkLive  = "network_live"  // Read has the bytes of connections that are still open
 	// FeatureNetworkAdopt is Adopt: connections that are older than the Tracer.
@@ -44,6 +45,10 @@ type Options struct {
 	LegacyController string
 	// ProcRoot is where a proc file system is mounted; "" means /proc.
 	ProcRoot string
+	// DiskIO counts what is read from and written to disks. Where block I/O is accounted by cgroup v2 its io.stat tells the same.
+	DiskIO bool
+	// MaxDiskIOs is the capacity of the table of cgroups and disks; 0 keeps the default of the program.
+	MaxDiskIOs uint32
 	// Network counts TCP connections.
 	Network bool
 	// MaxEdges is the capacity of the table of edges; 0 keeps the default of the program.
@@ -63,6 +68,7 @@ type Tracer struct {
 
 	cgroups *cgroupTracer // nil without FeatureCgroupEvents
 	tasks   *taskTracer   // nil without FeatureTasks
+	io      *ioTracer     // nil without FeatureDiskIO
 	tcp     *tcpTracer    // nil without FeatureNetwork
 }
 
@@ -82,6 +88,12 @@ type Stats struct {
 	TasksUnaccounted uint64 // tasks whose times were lost because that table was full
 	TasksUnknown     uint64 // tasks whose times will not be split if they move to another cgroup
 	DelayAnomalies   uint64 // times left out because they were longer than the life of the task
+
+	DiskIOs                int    // entries in the table of DiskIO at the last ReadDiskIO
+	DiskIOsMax             int    // its capacity
+	DiskIOUnaccounted      uint64 // operations that were lost because that table was full
+	DiskIOUnaccountedBytes uint64 // their bytes
+	DiskIOMissed           uint64 // operations of anybody that the kernel did not run our programs for
 
 	Edges    int // entries in the table of edges at the last Read
 	EdgesMax int // its capacity
@@ -105,6 +117,10 @@ func Open(o Options) *Tracer {
 	t.add(FeatureCgroupEvents, err)
 	t.tasks, err = openTasks(o)
 	t.add(FeatureTasks, err)
+	if o.DiskIO {
+		t.io, err = openIO(o)
+		t.add(FeatureDiskIO, err)
+	}
 	if !o.Network {
 		return t
 	}
@@ -144,6 +160,9 @@ func (t *Tracer) Stats() Stats {
 	if t.tasks != nil {
 		t.tasks.stats(&s)
 	}
+	if t.io != nil {
+		t.io.stats(&s)
+	}
 	if t.tcp != nil {
 		t.tcp.stats(&s)
 	}
@@ -158,6 +177,9 @@ func (t *Tracer) Close() error {
 	}
 	if t.tasks != nil {
 		errs = append(errs, t.tasks.close())
+	}
+	if t.io != nil {
+		errs = append(errs, t.io.close())
 	}
 	if t.tcp != nil {
 		errs = append(errs, t.tcp.close())

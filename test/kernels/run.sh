@@ -22,6 +22,13 @@ go build -trimpath -o "$work/root/init" ./test/kernels/init
 if command -v cc >/dev/null; then
 	cc -static -O1 -pthread -o "$work/root/ebpfcontainer-test-tasks" internal/bpf/testdata/tasks.c
 fi
+if command -v mkfs.ext4 >/dev/null; then
+	image=$work/root/ebpfcontainer-test-ext4
+	rm -f "$image"
+	truncate -s 64M "$image"
+	mkfs.ext4 -q -F -J size=4 -E lazy_itable_init=0,lazy_journal_init=0 "$image"
+	chmod +x "$image" # it is looked for in PATH
+fi
 (cd "$work/root" && find . | cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd.gz"
 
 failed=0
@@ -36,12 +43,12 @@ for s in "${series[@]}"; do
 	if [ ! -d "$kernel" ]; then
 		(cd "$work/deb" && apt-get download -qq "$image" && dpkg-deb -x "$image"_*.deb "$image")
 	fi
-	# Connection tracking is a module here, and our program has to find its types there.
+	# Connection tracking is a module here, and our program has to find its types there. Tests make disks with loop and brd.
 	modules=$work/modules-$s
 	rm -rf "$modules"
 	mkdir -p "$modules/modules"
 	n=10
-	for module in libcrc32c nf_defrag_ipv4 nf_defrag_ipv6 nf_conntrack nfnetlink nf_conntrack_netlink; do
+	for module in libcrc32c nf_defrag_ipv4 nf_defrag_ipv6 nf_conntrack nfnetlink nf_conntrack_netlink loop brd; do
 		file=$(find "$kernel" -name "$module.ko*" | head -n 1)
 		[ -n "$file" ] || continue # built in
 		case $file in

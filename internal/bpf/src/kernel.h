@@ -29,8 +29,11 @@ struct cgroup {
 	struct cgroup_root *root;
 };
 
+struct cgroup_subsys;
+
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys *ss;
 };
 
 struct css_set {
@@ -266,6 +269,68 @@ struct sock_exterr_skb {
 	struct sock_extended_err ee;
 };
 
+struct mem_cgroup {
+	struct cgroup_subsys_state css;
+};
+
+struct obj_cgroup {
+	struct mem_cgroup *memcg;
+};
+
+struct inode {
+	unsigned short i_mode;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct page {
+	unsigned long compound_head;    /* of a tail: its head, plus 1 */
+	struct address_space *mapping;  /* of a head, as what follows; moved to struct folio in Linux 5.16 */
+	unsigned long memcg_data;       /* likewise; enum page_memcg_data_flags in the low bits */
+};
+
+struct page___with_info {
+	unsigned long compound_info; /* since Linux 7.1: compound_head, or a mask that makes a tail its head, plus 1 */
+};
+
+struct folio {
+	struct address_space *mapping;
+	unsigned long memcg_data;
+};
+
+struct gendisk {
+	struct block_device *part0; /* the whole disk */
+};
+
+struct block_device {
+	struct gendisk *bd_disk;
+	__u32 bd_dev;
+	void *bd_holder; /* such as the file system that is mounted from it */
+};
+
+struct bdev_inode {
+	struct block_device bdev;
+	struct inode vfs_inode;
+};
+
+struct bio_vec {
+	struct page *bv_page;
+};
+
+struct bvec_iter {
+	unsigned int bi_size; /* bytes */
+	unsigned int bi_idx;  /* in bi_io_vec */
+};
+
+struct bio {
+	struct block_device *bi_bdev; /* since Linux 5.12 */
+	__u32 bi_opf;
+	struct bvec_iter bi_iter;
+	struct bio_vec *bi_io_vec;
+};
+
 struct seq_file;
 
 struct bpf_iter_meta {
@@ -294,6 +359,16 @@ struct bpf_iter__task_file {
 #pragma clang diagnostic pop
 #pragma clang attribute pop
 
+/* The values of these depend on the kernel's version and configuration: bpf_core_enum_value() has them. */
+enum cgroup_subsys_id {
+	memory_cgrp_id,
+};
+
+enum req_flag_bits {
+	__REQ_META = 1,
+	__REQ_SWAP = 2,
+};
+
 enum {
 	AF_INET = 2,
 	AF_INET6 = 10,
@@ -306,6 +381,32 @@ enum {
 	MM_FILEPAGES = 0,
 	MM_ANONPAGES = 1,
 	MM_SHMEMPAGES = 3,
+};
+
+/* include/linux/memcontrol.h, enum page_memcg_data_flags; one more bit has no name here */
+enum {
+	MEMCG_DATA_OBJEXTS = 1, /* memory of kmalloc() and the like */
+	MEMCG_DATA_KMEM = 2,    /* other pages of the kernel's own */
+	MEMCG_DATA_FLAGS = 7,
+};
+
+/* Low bits of the mapping of a page, include/linux/page-flags.h. */
+enum {
+	PAGE_MAPPING_ANON = 1,
+	PAGE_MAPPING_FLAGS = 3,
+};
+
+/* include/linux/blk_types.h */
+enum {
+	REQ_OP_WRITE = 1, /* this bit is in all operations that write */
+	REQ_OP_DISCARD = 3,
+	REQ_OP_MASK = 255,
+};
+
+/* include/uapi/linux/stat.h */
+enum {
+	S_IFMT = 0170000,
+	S_IFBLK = 0060000,
 };
 
 /* include/net/tcp_states.h */

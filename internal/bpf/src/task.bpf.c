@@ -144,10 +144,13 @@ SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	struct known_task noted = {}, *k;
+	__u64 key = (__u64)child;
 	struct usage *u;
 
-	if (!owner_of(&noted.owner, child))
+	if (!owner_of(&noted.owner, child)) {
+		bpf_map_delete_elem(&known_tasks, &key); // of an earlier task there, whose on_free did not run
 		return 0;
+	}
 	if (child->pid != child->tgid) {
 		k = known(parent);
 		if (k && is_same_owner(&k->owner, &noted.owner))
