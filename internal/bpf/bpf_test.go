@@ -304,7 +304,7 @@ func edgesOf(t *testing.T, tr *Tracer, c cgroup) map[netip.AddrPort]Edge {
 }
 
 func printFeatures(w io.Writer) {
-	tr := Open(Options{Network: true, CgroupRoot: os.Getenv(cgroupRootEnv)})
+	tr := Open(Options{Network: true, DiskIO: true, CgroupRoot: os.Getenv(cgroupRootEnv)})
 	for _, f := range tr.Features() {
 		fmt.Fprintln(w, f.Name, f.Err)
 	}

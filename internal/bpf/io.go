@@ -100,13 +100,14 @@ func (t *ioTracer) read(fn func(*DiskIO)) error {
 	}
 	t.n = 0
 	var cursor ebpf.MapBatchCursor
+	var d DiskIO
 	for {
 		n, err := t.objs.DiskIos.BatchLookup(&cursor, t.keys, t.values, nil)
 		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("read disk I/O: %w", err)
 		}
 		for i := range n {
-			d := diskIO(&t.keys[i], &t.values[i])
+			d = diskIO(&t.keys[i], &t.values[i])
 			fn(&d)
 		}
 		t.n += n

@@ -216,8 +216,7 @@ func makeSwapDisk(t testing.TB) *disk {
 	if fs.Type != unix.TMPFS_MAGIC {
 		return makeRawDisk(t)
 	}
-	var major, minor int
-	if n, _ := fmt.Sscanf(kernelRelease(), "%d.%d", &major, &minor); n == 2 && (major < 6 || major == 6 && minor < 4) {
+	if isBefore(6, 4) {
 		t.Skip("before Linux 6.4 a page that is swapped to memory is no operation of a disk")
 	}
 	d := &disk{t: t, name: ramDisk}
@@ -232,6 +231,13 @@ func makeSwapDisk(t testing.TB) *disk {
 	t.Cleanup(func() { _ = unix.Close(d.fd) })
 	d.number()
 	return d
+}
+
+// isBefore tells whether this kernel is older.
+func isBefore(major, minor int) bool {
+	var ourMajor, ourMinor int
+	_, _ = fmt.Sscanf(kernelRelease(), "%d.%d", &ourMajor, &ourMinor)
+	return ourMajor < major || ourMajor == major && ourMinor < minor
 }
 
 // swapOn makes the disk one to swap to, before any other.

@@ -262,7 +262,8 @@ func TestDiskIOOfShortLives(t *testing.T) {
 	}
 }
 
-// TestDiskIOOfGoneCgroup: what a cgroup leaves behind is its, and goes when it is taken. Since Linux 7.1 it is its parent's.
+// TestDiskIOOfGoneCgroup: what a cgroup leaves behind is its, and goes when it is taken. Since Linux 7.1 it is soon
+// its parent's.
 func TestDiskIOOfGoneCgroup(t *testing.T) {
 	h := findHost(t)
 	tr := openTracer(t, Options{LegacyController: h.controller(), DiskIO: true})
@@ -280,6 +281,9 @@ func TestDiskIOOfGoneCgroup(t *testing.T) {
 		}
 	}); err != nil {
 		t.Fatal(err)
+	}
+	if len(found) == 0 && !isBefore(7, 1) {
+		t.Skip("the kernel was quick")
 	}
 	if len(found) != 1 || !isAbout(found[0].WrittenBytes, waySize) {
 		t.Fatalf("%+v", found)

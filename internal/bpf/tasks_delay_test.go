@@ -91,7 +91,11 @@ func TestBlockIODelay(t *testing.T) {
 		if slept < time.Duration(lanes)*processes*life/4 {
 			t.Skip("the disk is too fast, or not one")
 		}
-		if float64(got) > 1.05*float64(slept) {
+		limit := 1.05
+		if anomalies > 0 { // what takes the place of a time that cannot be is no more than a bound
+			limit = 1.3
+		}
+		if float64(got) > limit*float64(slept) {
 			t.Errorf("waited %v, but slept %v", got, slept)
 		}
 		if absurd == 0 && !isNear(got, waited, 0.1, 0) {

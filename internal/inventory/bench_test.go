@@ -67,7 +67,7 @@ func crowdedHost(b *testing.B, containers, destinations int) (*Inventory, *bench
 		b.Fatal(err)
 	}
 	opts := Options{CgroupRoot: root, Keep: time.Minute, Network: NetworkOptions{IdleTimeout: time.Hour}}
-	inv, err := open(b.Context(), opts, fs, k, time.Now)
+	inv, err := open(b.Context(), opts, fs, k, openRuntimes, time.Now)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -39,7 +39,8 @@ func (d *dir) container() *container {
 
 // container is everything known under one name. Fields are guarded by Inventory.mu, network by Inventory.edgesMu.
 type container struct {
-	name       string
+	naming
+	name       string // path form
 	ref        cgroups.Ref
 	start      time.Time
 	goneAt     time.Time // zero while the current life has a directory
@@ -47,6 +48,8 @@ type container struct {
 	current    *life
 	past       cgroups.Stats // totals of the lives before the current one
 	tasks      taskTotals
+	io         map[diskNumber]*cgroups.Device // as the kernel program has counted it
+	disks      diskState
 	types      []string // of application, as last seen
 	endedTypes []endedType
 

@@ -19,6 +19,7 @@ type Event struct {
 	At   time.Time
 	Name string      // of the container
 	Ref  cgroups.Ref // likewise
+	Info *Info       // likewise
 
 	PID, InnerPID int    // of the process, in the host's PID namespace and in its own
 	Command       string // at most 15 bytes, as the process has it: not always valid UTF-8
@@ -108,6 +109,8 @@ func (inv *Inventory) retryStrangeExits(now time.Time) {
 	inv.strangeExits = slices.DeleteFunc(inv.strangeExits, func(s strangeExit) bool {
 		d := inv.resolve(s.exit.CgroupV2, s.exit.CgroupV1)
 		switch {
+		case d.container() != nil && !d.container().isShown(now) && now.Sub(s.at) <= namesWithin:
+			return false // its name may come
 		case d != nil:
 			inv.tellExit(&s, d)
 		case now.Sub(s.at) > strangeExitFor:
@@ -143,7 +146,7 @@ func (inv *Inventory) readUnread() {
 // tellExit tells of an exit in the cgroup d. mu is held.
 func (inv *Inventory) tellExit(s *strangeExit, d *dir) {
 	c := d.container()
-	if c == nil {
+	if c == nil || c.hidden {
 		return
 	}
 	e := Event{
@@ -151,6 +154,7 @@ func (inv *Inventory) tellExit(s *strangeExit, d *dir) {
 		At:   s.at,
 		Name: c.name,
 		Ref:  c.ref,
+		Info: c.info,
 		PID:  s.exit.PID, InnerPID: s.exit.InnerPID,
 		Command: s.exit.Command,
 		Reason:  s.exit.Reason,

@@ -188,3 +188,25 @@ func writeAccounting(t testing.TB, proc, value string) {
 		t.Fatal(err)
 	}
 }
+
+func (k *fakeKernel) ReadDiskIO(fn func(*bpf.DiskIO)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.diskIO {
+		fn(&k.diskIO[i])
+	}
+	return k.err
+}
+
+func (k *fakeKernel) TakeDiskIO(io *bpf.DiskIO) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i, d := range k.diskIO {
+		if d.CgroupV2 == io.CgroupV2 && d.CgroupV1 == io.CgroupV1 && d.Major == io.Major && d.Minor == io.Minor {
+			*io = d
+			k.diskIO = append(k.diskIO[:i], k.diskIO[i+1:]...)
+			return nil
+		}
+	}
+	return nil
+}

@@ -37,6 +37,7 @@ type fakeKernel struct {
 	rtts      []bpf.LiveRTT
 	usages    []bpf.Usage
 	usagesErr error
+	diskIO    []bpf.DiskIO
 	takeErr   error
 	taken     []bpf.Usage   // by TakeUsage
 	exits     chan toldExit // see exit

@@ -26,6 +26,8 @@ import (
 	"github.com/ebpfcontainer/ebpfcontainer/internal/apptype"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/mounts"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/runtimes"
 )
 
 // Options of an Inventory.
@@ -38,6 +40,13 @@ type Options struct {
 	MinAge           time.Duration    // containers younger than this are not given
 	SkipSystemUnits  bool             // leave out the housekeeping units that every host has
 
+	// NameIsIdentity says that nothing but the path form will tell containers apart. One that comes after another with its
+	// name is then the same container with one more life: its totals go on. Of two at a time the later keeps the path form
+	// with its id. Else containers with different ids are different ones, whatever they are called.
+	NameIsIdentity bool
+	Runtimes       RuntimesOptions
+	Disks          DisksOptions
+
 	// Keep is how long the last totals of a container that is gone are given, and after that again how long it is
 	// given as Ended. At least one collection must fit in.
 	Keep time.Duration
@@ -48,6 +57,22 @@ type Options struct {
 	Network NetworkOptions
 	Latency LatencyOptions
 	Logger  *zap.Logger
+}
+
+// RuntimesOptions of an Inventory.
+type RuntimesOptions struct {
+	Enabled bool   // ask the host's container runtimes, and systemd, for names
+	Root    string // where the host's root file system is seen; "" means /
+	// Sockets, paths on the host, are asked instead of the usual ones of a family: docker, podman, cri, containerd, systemd.
+	Sockets map[string][]string
+}
+
+// DisksOptions of an Inventory.
+type DisksOptions struct {
+	Enabled bool   // give the file systems that containers write to
+	Tmpfs   bool   // those in memory as well
+	Root    string // where the host's root file system is seen; "" means /
+	SysRoot string // where the host's sys file system is mounted; "" means /sys
 }
 
 // NetworkOptions of an Inventory.
@@ -95,6 +120,8 @@ type kernel interface {
 	TakeUsage(*bpf.Usage) error
 	ProcessExits(fn func(bpf.ProcessExit)) error
 	DelaysTold() [bpf.NumDelays]bool
+	ReadDiskIO(fn func(*bpf.DiskIO)) error
+	TakeDiskIO(*bpf.DiskIO) error
 	Taskstats(onLost func(uint64)) (taskSource, error)
 	Read(bpf.Pass) error
 	Listened(*bpf.ListenedPorts) error
@@ -114,7 +141,10 @@ type Inventory struct {
 	log    *zap.Logger
 	fs     *cgroups.FS
 	kernel kernel
-	now    func() time.Time
+
+	directory directory      // nil where no runtime is to be asked
+	mounts    *mounts.Reader // nil where file systems are not to be given
+	now       func() time.Time
 
 	features   []Feature  // our own
 	hasTasks   bool       // the kernel program that accounts tasks is there
@@ -136,11 +166,12 @@ type Inventory struct {
 	eventPathsOK [2]bool    // by hierarchy: paths of events begin at the directory that is mounted
 	seq          uint64     // grows with each change of dirs
 	dirs         map[cgroups.ID]*dir
-	places       map[place]*container // of the containers' own directories that exist
-	containers   map[string]*container
-	over         []*life    // to be closed by maintain
-	status       Status     // the counters
-	events       chan Event // nil while nobody follows
+	places       map[place]*container       // of the containers' own directories that exist
+	containers   map[string]*container      // by key
+	asked        map[cgroups.Ref]*container // those that the runtimes were asked for
+	over         []*life                    // to be closed by maintain
+	status       Status                     // the counters
+	events       chan Event                 // nil while nobody follows
 	strangeExits []strangeExit
 	delaysTold   [bpf.NumDelays]bool
 
@@ -151,6 +182,9 @@ type Inventory struct {
 	usages     map[[2]uint64]*usage
 	usageTable []bpf.Usage // the kernel's, of the last pass
 	usageError string      // of the last pass that went wrong: each kind is said once
+	diskUses   map[diskKey]*diskUse
+	diskTable  []bpf.DiskIO // the kernel's, of the last pass
+	diskError  string
 
 	edgesMu    sync.Mutex // taken before mu: one pass over the kernel's tables at a time; guards what follows and all traffic
 	table      []bpf.Edge // the kernel's, of the last pass
@@ -189,6 +223,19 @@ type Status struct {
 	ListenersFolded   uint64 // listening sockets counted under OtherDestination because that table was full
 	SocketsAdopted    uint64 // connections and listeners that were there before the kernel programs
 	CgroupsUnresolved uint64 // cgroups that are not in the tree, whose edges were dropped
+	DiskIOLive        int    // entries in the kernel's table of disk I/O at the last snapshot
+	DiskIOMax         int
+	DiskIOUnaccounted uint64 // operations that did not fit in it, or that the kernel did not run our programs for
+	MountsSkipped     uint64 // sizes of file systems not given because they did not answer in time
+
+	Runtimes []RuntimeStatus // those that are or were there, by name
+}
+
+// RuntimeStatus is how well a kind of runtime answers: docker, podman, cri, containerd or systemd.
+type RuntimeStatus struct {
+	Name      string
+	Connected bool   // one of this kind could be asked when it was asked last
+	Errors    uint64 // questions not answered
 }
 
 // Feature is an optional part and why it is off.
@@ -212,11 +259,16 @@ func Open(ctx context.Context, opts Options) (*Inventory, error) {
 		MaxEdges:         opts.Network.MaxEdges,
 		CgroupRoot:       fs.UnifiedDir(),
 		BPFFSRoot:        opts.BPFFSRoot,
+		DiskIO:           opts.Disks.Enabled && !fs.HasIOController(),
 	})
-	return open(ctx, opts, fs, host{k, opts.ProcRoot}, time.Now)
+	return open(ctx, opts, fs, host{k, opts.ProcRoot}, openRuntimes, time.Now)
 }
 
-func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func() time.Time) (*Inventory, error) {
+func openRuntimes(o runtimes.Options) directory { return runtimes.Open(o) }
+
+func open(
+	ctx context.Context, opts Options, fs *cgroups.FS, k kernel, openDirectory func(runtimes.Options) directory, now func() time.Time,
+) (*Inventory, error) {
 	if opts.Logger == nil {
 		opts.Logger = zap.NewNop()
 	}
@@ -235,7 +287,9 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		dirs:       map[cgroups.ID]*dir{},
 		places:     map[place]*container{},
 		containers: map[string]*container{},
+		asked:      map[cgroups.Ref]*container{},
 		usages:     map[[2]uint64]*usage{},
+		diskUses:   map[diskKey]*diskUse{},
 	}
 	for _, f := range k.Features() {
 		switch f.Name {
@@ -265,6 +319,10 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 	inv.sums = newSums()
 	inv.strange = map[[2]uint64]time.Time{}
 	inv.proxies = proxies{procRoot: opts.ProcRoot, known: map[int]*knownProcess{}}
+	inv.openMounts()
+	if o := opts.Runtimes; o.Enabled {
+		inv.directory = openDirectory(runtimes.Options{Root: o.Root, Sockets: o.Sockets, Answer: inv.onAnswer, Logger: inv.log})
+	}
 	if err := inv.walk(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil, errors.Join(err, inv.Close())
@@ -288,6 +346,7 @@ func open(ctx context.Context, opts Options, fs *cgroups.FS, k kernel, now func(
 		inv.follower.Go(inv.followExits)
 	}
 	inv.maintainer.Go(func() { inv.maintain(run) })
+	inv.awaitNames(ctx)
 	if opts.Network.Enabled && opts.Latency.ICMP {
 		inv.maintainer.Go(func() { inv.sendEchoes(run) })
 	}
@@ -299,8 +358,14 @@ func (inv *Inventory) Close() error {
 	if inv.cancel != nil {
 		inv.cancel()
 	}
+	if inv.directory != nil {
+		inv.directory.Close()
+	}
 	err := inv.closeTaskstats()
 	inv.maintainer.Wait() // it uses the kernel
+	if inv.mounts != nil {
+		inv.mounts.Close()
+	}
 	err = errors.Join(err, inv.kernel.Close())
 	inv.follower.Wait()
 	inv.closeOver()
@@ -316,7 +381,7 @@ func (inv *Inventory) Status() Status {
 	inv.mu.Lock()
 	s := inv.status
 	for _, c := range inv.containers {
-		if c.goneAt.IsZero() {
+		if c.goneAt.IsZero() && !c.hidden {
 			s.Containers++
 		}
 	}
@@ -340,6 +405,11 @@ func (inv *Inventory) Status() Status {
 	s.ListenersLive, s.ListenersMax = k.Listeners, k.ListenersMax
 	s.ListenersFolded = k.ListenersFolded
 	s.SocketsAdopted = k.Adopted
+	s.DiskIOLive, s.DiskIOMax, s.DiskIOUnaccounted = k.DiskIOs, k.DiskIOsMax, k.DiskIOUnaccounted+k.DiskIOMissed
+	if inv.mounts != nil {
+		s.MountsSkipped = inv.mounts.Stats().SlowSizes
+	}
+	s.Runtimes = inv.runtimeStatus()
 	return s
 }
 

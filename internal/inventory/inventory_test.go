@@ -26,6 +26,7 @@ import (
 
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/runtimes"
 )
 
 func TestMain(m *testing.M) {
@@ -60,6 +61,11 @@ type testHost struct {
 
 func newTestHost(t *testing.T, opts Options) *testHost {
 	t.Helper()
+	return newTestHostWith(t, opts, openRuntimes)
+}
+
+func newTestHostWith(t *testing.T, opts Options, openDirectory func(runtimes.Options) directory) *testHost {
+	t.Helper()
 	h := &testHost{t: t, root: t.TempDir(), proc: t.TempDir(), clock: begin.Add(time.Hour)}
 	h.kernel = &fakeKernel{now: h.now, done: make(chan struct{})}
 	h.process(1, hostNS)
@@ -72,7 +78,7 @@ func newTestHost(t *testing.T, opts Options) *testHost {
 	if opts.ProcRoot == "" {
 		opts.ProcRoot = h.proc
 	}
-	h.inv, err = open(t.Context(), opts, fs, h.kernel, h.now)
+	h.inv, err = open(t.Context(), opts, fs, h.kernel, openDirectory, h.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +132,8 @@ func (h *testHost) use(path string, cpu time.Duration) {
 
 func (h *testHost) remove(path string) {
 	h.t.Helper()
-	if err := os.RemoveAll(filepath.Join(h.root, path)); err != nil {
+	// Not deleted: its inode must not be that of the next one.
+	if err := os.Rename(filepath.Join(h.root, path), filepath.Join(h.t.TempDir(), "removed")); err != nil {
 		h.t.Fatal(err)
 	}
 	h.walk()

@@ -69,6 +69,7 @@ func (inv *Inventory) maintain(ctx context.Context) {
 			inv.learnProcesses()
 			lastLearn, born = now, false
 		}
+		inv.grantWishes()
 		next := inv.readDueOnes(now)
 		if asked {
 			next = min(next, walkAtMostEvery)
@@ -268,6 +269,7 @@ func (inv *Inventory) dropContainers(now time.Time) {
 		if _, dropped := c.phase(now, inv.opts.Keep); dropped {
 			c.dropped = true
 			delete(inv.containers, name)
+			inv.forget(c)
 		}
 	}
 }

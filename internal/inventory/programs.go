@@ -118,7 +118,9 @@ func (inv *Inventory) dueForLook(now time.Time) []dueLook {
 // that was known is given at its end. programs.mu is held.
 func (inv *Inventory) look(all []dueLook) {
 	for _, d := range all {
-		types, ok := inv.programs.typesOf(inv.processesOf(d.places))
+		pids := inv.processesOf(d.places)
+		inv.lookAtMounts(d.life, pids)
+		types, ok := inv.programs.typesOf(pids)
 		if !ok {
 			continue
 		}

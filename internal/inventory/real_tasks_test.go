@@ -266,7 +266,7 @@ func TestRealExits(t *testing.T) {
 	}
 }
 
-// limit gives the container 20 MB more than it has, and returns how much that is.
+// limit gives the container 60 MB more than it has, and returns how much that is.
 func (c *realContainer) limit() uint64 {
 	c.t.Helper()
 	for _, dir := range c.dirs {
@@ -282,7 +282,7 @@ func (c *realContainer) limit() uint64 {
 			if err != nil {
 				c.t.Fatal(err)
 			}
-			limit := (usage + 20<<20) &^ 4095
+			limit := (usage + 60<<20) &^ 4095
 			if err := os.WriteFile(filepath.Join(dir, names[1]), fmt.Append(nil, limit), 0); err != nil {
 				c.t.Fatal(err)
 			}
@@ -309,12 +309,12 @@ func TestRealOOMKills(t *testing.T) {
 	p.want("<nil>", "have exit 0")
 	limit := rc.limit()
 	find(t, inv, rc.name)
-	p.want("signal: killed", "have eat 64")
+	p.want("signal: killed", "have eat 160")
 	c, _ := find(t, inv, rc.name)
 	if c.Tasks.OOMKills != cgroups.Some[uint64](1) || c.Tasks.Exits.V != ([NumExitReasons]uint64{}) {
 		t.Errorf("after the child: OOM kills %v, exits %v", c.Tasks.OOMKills, c.Tasks.Exits.V)
 	}
-	p.end("eat 64")
+	p.end("eat 160")
 	rc.remove()
 	waitGone(t, inv, rc.name)
 	for range 2 {
@@ -350,7 +350,7 @@ func TestRealOOMKilledAgainAndAgain(t *testing.T) {
 		p := startMain(t, rc.dirs, unix.CLONE_NEWPID)
 		p.want("hello", "hello")
 		rc.limit()
-		p.end("eat 64")
+		p.end("eat 160")
 		for _, dir := range rc.dirs {
 			eventually(t, "remove "+dir, func() bool { return syscall.Rmdir(dir) == nil })
 		}

@@ -15,7 +15,7 @@ import (
 // Snapshot is what was known of all containers of the host at one moment. The caller owns it.
 type Snapshot struct {
 	At         time.Time
-	Containers []Container // sorted by Name, no Name twice
+	Containers []Container // sorted by Name; with Options.NameIsIdentity no Name twice
 }
 
 // Phase tells where in its life a container is.
@@ -33,8 +33,9 @@ const (
 // Container is one container or system service with all its totals. Totals do not go backwards while Start stays the
 // same.
 type Container struct {
-	Name  string      // path form, such as /docker/<id> or /system.slice/nginx.service
+	Name  string      // path form, such as /docker/web or /system.slice/nginx.service, with the id until a name is known
 	Ref   cgroups.Ref // what its cgroup path says of it
+	Info  *Info       // what a runtime says of it, nil while none does
 	Start time.Time   // when the totals began
 	Born  time.Time   // when its present cgroup was made; zero if that was before we watched
 	Phase Phase
@@ -43,6 +44,11 @@ type Container struct {
 
 	ApplicationTypes []string // what its processes are, such as postgres, sorted; shared, not to be changed
 	EndedTypes       []string // what they were a short while ago, so that these series can be ended
+
+	InfoLabels  InfoLabels   // of its Info
+	EndedLabels []InfoLabels // what they were a short while ago
+
+	Disks []Disk // sorted by MountPoint, Device and Volume, no triple twice
 
 	Edges        []Edge        // sorted by Destination and Actual, no pair twice
 	Destinations []Destination // sorted by Destination, no Destination twice; each that an edge has, and those that only failed
@@ -77,6 +83,22 @@ type Edge struct {
 	BytesReceived uint64        // payload
 	Retransmits   uint64        // segments
 	RTT           RTT
+}
+
+// Disk is a file system that a container writes to, or a disk of which nothing is mounted there.
+type Disk struct {
+	MountPoint string // in the container's mount namespace; "" for a disk alone
+	Device     string // such as sda1 or dm-0; of a file system on no disk what it is mounted from
+	Volume     string // pvc-<uuid>, or ""
+	Lifetime
+
+	Usage Opt[DiskUsage]      // absent for a disk alone, and where the file system did not answer in time
+	IO    Opt[cgroups.Device] // of the whole disk, at one of the file systems on it alone
+}
+
+// DiskUsage is how full a file system is, in bytes.
+type DiskUsage struct {
+	Size, Used, Reserved uint64 // Reserved is free but for root alone
 }
 
 // RTT is a histogram of smoothed round-trip times: each open connection once a collection, and each at its close.
@@ -159,6 +181,7 @@ const (
 // RTT: any number of callers see the same.
 func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	inv.readLive(ctx)
+	inv.readSizes(ctx)
 	inv.edgesMu.Lock()
 	defer inv.edgesMu.Unlock()
 	_ = inv.pass(ctx, true, nil) // counted there
@@ -169,14 +192,16 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	s := Snapshot{At: inv.now(), Containers: make([]Container, 0, len(inv.containers))}
 	for _, c := range inv.containers {
 		phase, dropped := c.phase(s.At, inv.opts.Keep)
-		if dropped || c.age(s.At) < inv.opts.MinAge {
+		if dropped || c.age(s.At) < inv.opts.MinAge || !c.isShown(s.At) {
 			continue
 		}
 		stats := c.current.lastStats()
 		addPast(&stats, &c.past)
+		stats.Devices = c.devicesOf(stats.Devices)
 		one := Container{
 			Name:  c.name,
 			Ref:   c.ref,
+			Info:  c.info,
 			Start: c.start,
 			Born:  c.current.birth(),
 			Phase: phase,
@@ -184,10 +209,23 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 
 			ApplicationTypes: c.types,
 			EndedTypes:       c.typesEndedSince(s.At.Add(-inv.opts.Keep)),
+
+			InfoLabels:  c.info.labels(),
+			EndedLabels: c.labelsEndedSince(s.At.Add(-inv.opts.Keep)),
 		}
 		inv.giveTasks(&one, c)
+		inv.giveDisks(&one, c, s.At)
 		inv.giveNetwork(&one, c, s.At)
 		s.Containers = append(s.Containers, one)
+		c.given = true
+		for _, f := range c.formerSince(s.At.Add(-inv.opts.Keep)) {
+			if inv.opts.NameIsIdentity && inv.containers[f.name] != nil {
+				continue // another's by now
+			}
+			was := one
+			was.Name, was.Info, was.InfoLabels, was.Phase = f.name, f.info, f.info.labels(), Ended
+			s.Containers = append(s.Containers, was)
+		}
 	}
 	slices.SortFunc(s.Containers, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	return s, ctx.Err()

@@ -62,6 +62,7 @@ func (inv *Inventory) passTasks() error {
 	defer inv.tasksMu.Unlock()
 	inv.closeOver()
 	inv.passTaskstats()
+	inv.passDiskIO()
 	inv.usageTable = inv.usageTable[:0]
 	if err := inv.kernel.ReadUsages(func(u *bpf.Usage) { inv.usageTable = append(inv.usageTable, *u) }); err != nil {
 		inv.mu.Lock()
@@ -196,6 +197,10 @@ func (inv *Inventory) giveTasks(one *Container, c *container) {
 	}
 	one.Tasks.Exits = Opt[[NumExitReasons]uint64]{V: c.tasks.exits, OK: true}
 	one.Tasks.Restarts = Opt[uint64]{V: max(c.tasks.starts, 1) - 1, OK: true}
+	if c.info != nil && c.info.Restarts > 0 { // those before the container had this cgroup
+		told := uint64(c.info.Restarts) + max(c.current.starts(), 1) - 1 //nolint:gosec // positive
+		one.Tasks.Restarts.V = max(one.Tasks.Restarts.V, told)
+	}
 }
 
 // cleanTasks takes out of the kernel's table the usages of cgroups that are gone.
@@ -205,12 +210,11 @@ func (inv *Inventory) cleanTasks(now time.Time) {
 	}
 	inv.tasksMu.Lock()
 	defer inv.tasksMu.Unlock()
+	inv.cleanDiskIO(now)
 	var over []bpf.Usage
 	inv.mu.Lock()
 	for id, known := range inv.usages {
-		d := known.dir
-		gone := d != nil && !d.deadAt.IsZero() && now.Sub(d.deadAt) > inv.opts.Keep
-		if gone || d == nil && now.Sub(known.born) > unresolvedFor {
+		if inv.isOver(known.dir, known.born, now) {
 			over = append(over, bpf.Usage{CgroupV2: id[0], CgroupV1: id[1]})
 		}
 	}

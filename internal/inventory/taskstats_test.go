@@ -143,7 +143,7 @@ func openWithout(t *testing.T, opts Options, k kernel, now func() time.Time) *In
 		t.Fatal(err)
 	}
 	opts.Logger = zaptest.NewLogger(t)
-	inv, err := open(t.Context(), opts, fs, k, now)
+	inv, err := open(t.Context(), opts, fs, k, openRuntimes, now)
 	if err != nil {
 		t.Fatal(err)
 	}

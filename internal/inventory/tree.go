@@ -61,7 +61,7 @@ func (inv *Inventory) addDir(found cgroups.Dir, now time.Time) {
 	inv.seq++
 	d := &dir{seq: inv.seq}
 	ref := cgroups.ParsePath(found.Path)
-	if ref.Kind != cgroups.None && inv.wanted(ref.Name(), ref) {
+	if ref.Kind != cgroups.None && inv.mayBeWanted(ref) {
 		d.place = place{found.ID.Hierarchy, ref.Path}
 		if d.top = ref.Path == found.Path; d.top {
 			d.life = inv.lifeAt(d, ref, found.ID, now)
@@ -84,15 +84,24 @@ func (inv *Inventory) lifeAt(d *dir, ref cgroups.Ref, id cgroups.ID, now time.Ti
 		name = ref.Path
 		c = inv.containers[name]
 	}
+	if known := inv.asked[ref]; known != nil {
+		if known.dropped {
+			inv.forget(known)
+		} else if c == nil {
+			c = known // it goes by another name now
+		}
+	}
 	switch {
 	case c == nil:
-		c = &container{name: name, ref: ref, start: now}
+		c = &container{name: name, ref: ref, start: now, naming: naming{key: name, hidden: !inv.wanted(ref.Name(), ref)}}
 		inv.containers[name] = c
 		inv.beginLife(c, id, now)
+		inv.ask(c, now)
 	case !c.goneAt.IsZero(), c.current.top[id.Hierarchy] != nil:
 		// Its directory in this hierarchy was removed, or replaced unseen.
 		c.ref = ref
 		inv.beginLife(c, id, now)
+		inv.ask(c, now)
 	}
 	c.current.top[id.Hierarchy] = d
 	c.goneAt = time.Time{}
@@ -132,6 +141,9 @@ func (inv *Inventory) removeDir(id cgroups.ID, now time.Time) {
 		delete(inv.places, d.place)
 	}
 	if d.life.over() {
+		if c.dropped { // disowned
+			inv.forget(c)
+		}
 		c.goneAt = now
 		inv.over = append(inv.over, d.life) // nothing can be read of it any more
 	}

@@ -56,7 +56,8 @@ type answer struct {
 
 func newCalls(now func() time.Time) *calls { return &calls{now: now, open: map[string]*call{}} }
 
-// start begins calls, or joins those that are under way. It returns nil in the place of each that is known to hang.
+// start begins calls, or joins those that are under way. It returns nil in the place of each that is known to hang, or that
+// has to wait for those that are.
 // All must be given to finish.
 func (c *calls) start(all []*call) ([]*call, error) {
 	c.mu.Lock()
@@ -74,10 +75,13 @@ func (c *calls) start(all []*call) ([]*call, error) {
 			}
 			continue
 		}
+		lane := c.laneOf(one)
+		if lane.running == maxCalls && c.hung(lane, now) == maxCalls {
+			continue // there is nobody to make it
+		}
 		one.asked, one.done = 1, make(chan struct{})
 		started[i] = one
 		c.open[one.key] = one
-		lane := c.laneOf(one)
 		lane.queue = append(lane.queue, one)
 	}
 	for i := range c.lanes {
@@ -165,8 +169,17 @@ func (c *calls) leave(one *call) (answered bool) {
 func (c *calls) stuck() (n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	now := c.now()
+	for i := range c.lanes {
+		n += c.hung(&c.lanes[i], now)
+	}
+	return n
+}
+
+// hung counts those of a lane. mu is held.
+func (c *calls) hung(l *lane, now time.Time) (n int) {
 	for _, one := range c.open {
-		if !one.began.IsZero() && c.now().Sub(one.began) >= hungAfter {
+		if c.laneOf(one) == l && !one.began.IsZero() && now.Sub(one.began) >= hungAfter {
 			n++
 		}
 	}

@@ -17,6 +17,8 @@ const (
 	lookDeadline = 500 * time.Millisecond
 	// maxRootsLookedAt is how many processes are looked at for one that has not changed its root directory.
 	maxRootsLookedAt = 8
+	// unknownUpper is the Device of an overlay as long as that of its upper directory is not known.
+	unknownUpper = "overlay"
 )
 
 // Look returns the mounts of a container, sorted by mount point, no mount point twice. pids are its processes; those that a
@@ -33,26 +35,39 @@ func (r *Reader) Look(pids []int, before []Mount) ([]Mount, error) {
 	}
 	var kept []Mount
 	seen := map[int]bool{}
+	wanted := map[int]*candidate{}
 	for _, m := range before {
-		if e := l.table.byID[m.ID]; e != nil && m.Namespace == l.namespace && m.isStill(e) && l.table.visible(e) {
-			kept = append(kept, m)
-			seen[m.ID] = true
+		e := l.table.byID[m.ID]
+		if e == nil || m.Namespace != l.namespace || !m.isStill(e) || !l.table.visible(e) {
+			continue
+		}
+		kept = append(kept, m)
+		seen[m.ID] = true
+		if m.FSType == "overlay" && m.Device == unknownUpper { // perhaps it is known by now
+			wanted[m.ID] = &candidate{entry: e, kind: kindOverlay, written: true}
 		}
 	}
-	wanted := map[int]*candidate{}
 	for i := range l.table.entries {
 		e := &l.table.entries[i]
-		if k := kindOf(e); !seen[e.id] && r.counts(e, k) && l.table.visible(e) {
+		k := kindOf(e)
+		switch {
+		case seen[e.id] || !r.counts(e, k) || !l.table.visible(e):
+		case len(wanted) >= maxCandidates:
+			r.mountsSkipped.Add(1)
+		default:
 			wanted[e.id] = &candidate{entry: e, kind: k}
 		}
 	}
 	if len(wanted) > 0 {
 		l.findVolumes(wanted)
 		r.findWritten(l.pids, wanted)
-		found, err := l.accept(wanted)
+		found, err := l.accept(wanted, seen)
 		if err != nil {
 			return before, err
 		}
+		kept = slices.DeleteFunc(kept, func(m Mount) bool {
+			return slices.ContainsFunc(found, func(f Mount) bool { return f.ID == m.ID })
+		})
 		kept = append(kept, found...)
 	}
 	slices.SortFunc(kept, func(a, b Mount) int { return cmp.Compare(a.MountPoint, b.MountPoint) })
@@ -130,17 +145,16 @@ func (r *Reader) beginLook(pids []int, before []Mount) (*look, error) {
 func (l *look) readTable() error {
 	host, hostNamespace := l.r.host.get(l.r, keepHostTable)
 	l.host = host
-	for i, pid := range l.pids {
-		if i == maxRootsLookedAt {
-			break
-		}
+	ownRoot := true // all have changed it, as far as can be seen
+	for i, pid := range l.pids[:min(len(l.pids), maxRootsLookedAt)] {
 		if root, err := os.Readlink(filepath.Join(l.r.procDir(pid), "root")); err == nil && root == "/" {
 			l.pids[0], l.pids[i] = l.pids[i], l.pids[0]
+			ownRoot = false
 			break
 		}
 	}
 	l.opener = l.pids[0]
-	if host != nil && l.namespace != 0 && l.namespace == hostNamespace {
+	if host != nil && !ownRoot && l.namespace != 0 && l.namespace == hostNamespace {
 		l.table = host
 		return nil
 	}
@@ -157,27 +171,11 @@ func (l *look) readTable() error {
 // findVolumes marks the candidates that are volumes: they count also if no process has a file open.
 func (l *look) findVolumes(wanted map[int]*candidate) {
 	var volumes []*candidate
-	known := map[DeviceNumber]bool{}
 	missing := false
 	for _, c := range wanted {
 		if c.kind != kindOverlay && c.entry.mountPoint != "/" {
 			volumes = append(volumes, c)
-			known[c.entry.number] = false
-		}
-	}
-	if len(volumes) == 0 {
-		return
-	}
-	if l.host != nil {
-		for i := range l.host.entries {
-			if number := l.host.entries[i].number; !known[number] {
-				if _, asked := known[number]; asked {
-					known[number] = true
-				}
-			}
-		}
-		for _, found := range known {
-			missing = missing || !found
+			missing = missing || l.host != nil && l.host.byNumber[c.entry.number] == nil
 		}
 	}
 	if missing { // the volume may be as new as the container
@@ -189,28 +187,28 @@ func (l *look) findVolumes(wanted map[int]*candidate) {
 	}
 }
 
-// accept makes mounts of the candidates that are written to and are directories.
-func (l *look) accept(wanted map[int]*candidate) ([]Mount, error) {
+// accept makes mounts of the candidates that are written to and are directories, as far as there is room beside those that are
+// known.
+func (l *look) accept(wanted map[int]*candidate, known map[int]bool) ([]Mount, error) {
 	var written []*candidate
-	var questions []*call
 	for _, c := range wanted {
-		if !c.written {
-			continue
+		if c.written {
+			written = append(written, c)
 		}
-		written = append(written, c)
-		mount := Mount{ID: c.entry.id, Number: c.entry.number, MountPoint: c.entry.mountPoint, FSType: c.entry.fsType}
-		upper, overlay := c.entry.upper, c.kind == kindOverlay
-		pid := l.opener
-		questions = append(questions, &call{
-			key:     fmt.Sprintf("look %d %d %s", c.entry.id, c.entry.number, c.entry.mountPoint),
-			mayHang: mayHang(c.entry.fsType),
-			run: func() answer {
-				if overlay {
-					return l.r.findUpper(pid, &mount, upper)
-				}
-				return l.r.isDirectory(pid, &mount)
-			},
-		})
+	}
+	slices.SortFunc(written, func(a, b *candidate) int { return cmp.Compare(a.entry.mountPoint, b.entry.mountPoint) })
+	room := maxMountsOfOne - len(known)
+	written = slices.DeleteFunc(written, func(c *candidate) bool {
+		if known[c.entry.id] {
+			return false
+		}
+		room--
+		return room < 0
+	})
+	l.r.mountsSkipped.Add(uint64(max(-room, 0)))
+	questions := make([]*call, len(written))
+	for i, c := range written {
+		questions[i] = l.question(c)
 	}
 	if len(questions) == 0 {
 		return nil, nil
@@ -236,6 +234,22 @@ func (l *look) accept(wanted map[int]*candidate) ([]Mount, error) {
 	return found, nil
 }
 
+// question asks for what the mount table does not tell of a candidate.
+func (l *look) question(c *candidate) *call {
+	r, pid, upper, overlay := l.r, l.opener, c.entry.upper, c.kind == kindOverlay
+	mount := newMount(c.entry, l.namespace)
+	return &call{
+		key:     fmt.Sprintf("look %d %d %s", mount.ID, mount.Number, mount.MountPoint),
+		mayHang: mayHang(mount.FSType),
+		run: func() answer {
+			if overlay {
+				return r.findUpper(pid, &mount, upper)
+			}
+			return r.isDirectory(pid, &mount)
+		},
+	}
+}
+
 // mountOf makes the Mount of anything but an overlay.
 func (l *look) mountOf(c *candidate) Mount {
 	m := newMount(c.entry, l.namespace)
@@ -245,13 +259,20 @@ func (l *look) mountOf(c *candidate) Mount {
 	return m
 }
 
-// mountOfOverlay makes the Mount of an overlay, which is on the file system of its upper directory.
+// mountOfOverlay makes the Mount of an overlay, which is on the file system of its upper directory. upper is what was found
+// where the path of that leads from the root of the host. The path is that of the host if the host has the overlay in its mount
+// table; another one may mean something else by it, which then shows by its size.
 func (l *look) mountOfOverlay(c *candidate, upper answer) Mount {
 	m := newMount(c.entry, l.namespace)
-	m.Device, m.SizedBy = "overlay", sizedBy(c.entry, c.kind)
+	m.Device, m.SizedBy = unknownUpper, sizedBy(c.entry, c.kind)
+	merged := l.hostEntry(c.entry)
 	below := l.foundUpper(upper)
-	if below == nil {
-		below, upper.sameSize = l.guessUpper(c.entry), false
+	switch {
+	case below != nil && (merged != nil || upper.sameSize):
+	case merged != nil:
+		below, upper.sameSize = l.guessUpper(c.entry, merged), false
+	default:
+		below = nil
 	}
 	if below == nil {
 		return m
@@ -262,6 +283,26 @@ func (l *look) mountOfOverlay(c *candidate, upper answer) Mount {
 		m.SizedBy = sizedBy(below, k)
 	}
 	return m
+}
+
+// hostEntry finds the overlay of a container in the host's mount table.
+func (l *look) hostEntry(e *entry) *entry {
+	find := func() *entry {
+		if l.host == nil {
+			return nil
+		}
+		for _, h := range l.host.byNumber[e.number] {
+			if h.fsType == e.fsType {
+				return h
+			}
+		}
+		return nil
+	}
+	if found := find(); found != nil || l.host == nil {
+		return found
+	}
+	l.host, _ = l.r.host.get(l.r, keepHostTableMissing) // it may be as new as the container
+	return find()
 }
 
 // foundUpper finds the mount of an upper directory that was found. The root of the host may be seen through our own mounts.
@@ -277,33 +318,21 @@ func (l *look) foundUpper(upper answer) *entry {
 		if below := t.byID[upper.id]; below != nil && upper.id != 0 {
 			return below
 		}
-		for i := range t.entries {
-			if upper.id == 0 && t.entries[i].number == upper.number {
-				return &t.entries[i]
-			}
+		if same := t.byNumber[upper.number]; upper.id == 0 && len(same) > 0 {
+			return same[0]
 		}
 	}
 	return nil
 }
 
-// guessUpper goes by what the host's mount table says of the path of the upper directory, which may have been that of another
-// mount namespace.
-func (l *look) guessUpper(e *entry) *entry {
-	if l.host == nil {
-		return nil
-	}
+// guessUpper goes by what the host's mount table says of paths. merged is where the host has the overlay.
+func (l *look) guessUpper(e, merged *entry) *entry {
 	for _, dir := range upperDirs(e.upper) {
 		if filepath.IsAbs(dir) {
 			return l.host.at(filepath.Clean(dir))
 		}
 	}
-	// It was relative to a directory that only the runtime knows; the merged directory is beside it.
-	for i := range l.host.entries {
-		if h := &l.host.entries[i]; h.number == e.number && h.fsType == e.fsType {
-			return l.host.under(h)
-		}
-	}
-	return nil
+	return l.host.under(merged) // relative to a directory that only the runtime knows: the merged one is beside it
 }
 
 func newMount(e *entry, namespace uint64) Mount {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -84,15 +85,10 @@ func parseMountInfoLine(line []byte) (entry, error) {
 	return e, nil
 }
 
-// nextOption cuts the first of some options off. Commas within values are escaped.
-func nextOption(options []byte) (first, rest []byte) {
-	first, rest, _ = bytes.Cut(options, []byte(","))
-	return first, rest
-}
-
+// hasOption looks among options that are separated by commas. Those within values are escaped.
 func hasOption(options []byte, name string) bool {
-	for option := []byte(nil); len(options) > 0; {
-		if option, options = nextOption(options); string(option) == name {
+	for option := range bytes.SplitSeq(options, []byte(",")) {
+		if string(option) == name {
 			return true
 		}
 	}
@@ -100,8 +96,7 @@ func hasOption(options []byte, name string) bool {
 }
 
 func optionValue(options []byte, name string) string {
-	for option := []byte(nil); len(options) > 0; {
-		option, options = nextOption(options)
+	for option := range bytes.SplitSeq(options, []byte(",")) {
 		if key, value, ok := bytes.Cut(option, []byte("=")); ok && string(key) == name {
 			return unescape(value)
 		}
@@ -145,17 +140,13 @@ func upperDirs(upper string) []string {
 	return []string{upper, plain.String()}
 }
 
-// table is the mount table of a namespace, as a process in it sees it.
+// table is the mount table of a namespace, as a process in it sees it. It does not change.
 type table struct {
-	entries []entry
-	byID    map[int]*entry
-	covers  map[place]*entry // what is mounted where on a mount; the last one, if more
-}
-
-// place is a mount point on the mount under it. That one is 0 if it is not in the table.
-type place struct {
-	parent     int
-	mountPoint string
+	entries  []entry
+	byID     map[int]*entry
+	byPoint  map[string]*entry // those that paths lead to
+	byNumber map[DeviceNumber][]*entry
+	volumes  map[DeviceNumber][]*entry // those whose mount point is that of a volume
 }
 
 // readTable reads mountinfo. Lines that make no sense are left out. whole is false if there were too many.
@@ -191,48 +182,89 @@ func readTable(r io.Reader) (t *table, whole bool, err error) {
 	return t, whole, nil
 }
 
+// index finds what is visible: paths do not lead to a mount if something is mounted over it or over a directory above it. A
+// container may mount very many: no step goes through all of them for each.
 func (t *table) index() {
 	t.byID = make(map[int]*entry, len(t.entries))
-	for i := range t.entries {
-		t.byID[t.entries[i].id] = &t.entries[i]
-	}
-	t.covers = make(map[place]*entry, len(t.entries))
+	t.byNumber = make(map[DeviceNumber][]*entry, len(t.entries))
+	t.volumes = map[DeviceNumber][]*entry{}
 	for i := range t.entries {
 		e := &t.entries[i]
-		at := place{e.parent, e.mountPoint}
-		if _, known := t.byID[e.parent]; !known || e.parent == e.id {
-			at.parent = 0
+		t.byID[e.id] = e
+		t.byNumber[e.number] = append(t.byNumber[e.number], e)
+		if isVolume(e.mountPoint) {
+			t.volumes[e.number] = append(t.volumes[e.number], e)
 		}
-		t.covers[at] = e
+	}
+	const outside = -1 // what the root is mounted on is not in the table
+	on := make(map[int][]*entry, len(t.entries))
+	for i := range t.entries {
+		e := &t.entries[i]
+		parent := e.parent
+		if t.byID[parent] == nil || parent == e.id {
+			parent = outside
+		}
+		on[parent] = append(on[parent], e)
+	}
+	t.byPoint = make(map[string]*entry, len(t.entries))
+	reached := uncovered(on[outside])
+	for len(reached) > 0 {
+		e := reached[len(reached)-1]
+		reached = reached[:len(reached)-1]
+		above := on[e.id]
+		delete(on, e.id) // garbage may go round in circles
+		above = slices.DeleteFunc(above, func(o *entry) bool { return !isBelow(o.mountPoint, e.mountPoint) })
+		above = uncovered(above)
+		if len(above) == 0 || above[0].mountPoint != e.mountPoint {
+			t.byPoint[e.mountPoint] = e
+		}
+		reached = append(reached, above...)
 	}
 }
 
-// visible tells that paths below its mount point lead to a mount: nothing is mounted over it or over a directory above.
-func (t *table) visible(e *entry) bool { return t.at(e.mountPoint) == e }
+// uncovered returns those of the mounts on one mount that are not below another one of them, sorted, no mount point twice.
+func uncovered(on []*entry) []*entry {
+	if len(on) < 2 {
+		return on
+	}
+	// A directory comes right before what is in it if the separator sorts before all other bytes.
+	type keyed struct {
+		key string
+		*entry
+	}
+	sorted := make([]keyed, len(on))
+	for i, e := range on {
+		sorted[i] = keyed{strings.ReplaceAll(e.mountPoint, "/", "\x00"), e}
+	}
+	slices.SortStableFunc(sorted, func(a, b keyed) int { return strings.Compare(a.key, b.key) })
+	kept := on[:0]
+	for _, e := range sorted {
+		switch last := len(kept) - 1; {
+		case last >= 0 && kept[last].mountPoint == e.mountPoint: // of those in the same place the last one is on top
+			kept[last] = e.entry
+		case last < 0 || !isBelow(e.mountPoint, kept[last].mountPoint):
+			kept = append(kept, e.entry)
+		}
+	}
+	return kept
+}
 
-// at returns the mount on which a directory is: what a walk along its path ends at. It is nil if there is none.
+func (t *table) visible(e *entry) bool { return t.byPoint[e.mountPoint] == e }
+
+// at returns the mount on which a directory is. It is nil if there is none.
 func (t *table) at(dir string) *entry {
-	var on *entry
-	parent := 0
-	enter := func(p string) {
-		for range t.entries { // mounts may lie on each other; garbage may go round in circles
-			e := t.covers[place{parent, p}]
-			if e == nil || e == on {
-				return
-			}
-			on, parent = e, e.id
+	for {
+		if e := t.byPoint[dir]; e != nil {
+			return e
+		}
+		if dir == "/" || dir == "" {
+			return nil
+		}
+		dir = dir[:strings.LastIndexByte(dir, '/')+1]
+		if dir != "/" {
+			dir = strings.TrimSuffix(dir, "/")
 		}
 	}
-	enter("/")
-	for i := 1; i < len(dir); i++ {
-		if dir[i] == '/' {
-			enter(dir[:i])
-		}
-	}
-	if dir != "/" {
-		enter(dir)
-	}
-	return on
 }
 
 // under returns the mount that an entry of the table lies on, as far as paths tell.

@@ -99,7 +99,8 @@ type Stats struct {
 	FailedSizes   uint64 // sizes of mounts not told since it could not be asked
 	SlowLooks     uint64 // mounts that a look left for the next one since their file system did not answer in time
 	FilesSkipped  uint64 // open files not looked at, since a process or a container had too many; at least so many
-	MountsSkipped uint64 // looks that did not see the whole mount table, since it was too long
+	MountsSkipped uint64 // mounts left out since a container has too many; each look counts anew
+	TablesCut     uint64 // times that only the begin of a mount table was read, since it was too long
 
 	Stuck int // calls now waiting in the kernel, each with a goroutine and a thread
 }
@@ -112,6 +113,9 @@ const (
 	// maxMounts is how many lines of a mount table are read, maxMountLine how much of one.
 	maxMounts    = 16 << 10
 	maxMountLine = 1 << 20
+	// maxCandidates is how many mounts of a container are looked at, maxMountsOfOne how many may count.
+	maxCandidates  = 1024
+	maxMountsOfOne = 256
 	// maxDevice bounds names that a container may choose.
 	maxDevice = 255
 )

@@ -25,7 +25,7 @@ type Reader struct {
 
 	noOpenat2 atomic.Bool // refused here
 
-	slowSizes, failedSizes, slowLooks, filesSkipped, mountsSkipped atomic.Uint64
+	slowSizes, failedSizes, slowLooks, filesSkipped, mountsSkipped, tablesCut atomic.Uint64
 }
 
 // Open returns a Reader. It touches nothing yet.
@@ -61,6 +61,7 @@ func (r *Reader) Stats() Stats {
 		SlowLooks:     r.slowLooks.Load(),
 		FilesSkipped:  r.filesSkipped.Load(),
 		MountsSkipped: r.mountsSkipped.Load(),
+		TablesCut:     r.tablesCut.Load(),
 		Stuck:         r.calls.stuck(),
 	}
 }
@@ -82,7 +83,7 @@ func (r *Reader) readMounts(procDir string) (*table, error) {
 		return nil, fmt.Errorf("read mount table: %w", err)
 	}
 	if !whole {
-		r.mountsSkipped.Add(1)
+		r.tablesCut.Add(1)
 	}
 	return t, nil
 }
@@ -103,7 +104,7 @@ func namespaceOf(procDir string) uint64 {
 const (
 	// keepHostTable is how old the mount table of the host may be, keepHostTableMissing where it lacks something.
 	keepHostTable        = 5 * time.Second
-	keepHostTableMissing = time.Second
+	keepHostTableMissing = 100 * time.Millisecond
 )
 
 // hostTable is the mount table of the host, or of our own namespace where that of the host is closed to us. It is read

@@ -4,6 +4,7 @@ package mounts
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -84,21 +85,17 @@ func volumeOf(e *entry, own, host *table) volume {
 // seesVolumeAtItsPath tells that a volume is mounted where the kubelet or Docker mounts it: then it is the host that looks, or a
 // service or container that sees all of the host, and the volume is that of somebody else.
 func (t *table) seesVolumeAtItsPath(e *entry) bool {
-	for i := range t.entries {
-		if o := &t.entries[i]; o.number == e.number && isVolume(o.mountPoint) && (isBelow(e.root, o.root) || isBelow(o.root, e.root)) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.volumes[e.number], func(o *entry) bool {
+		return isBelow(e.root, o.root) || isBelow(o.root, e.root)
+	})
 }
 
 // sameFileSystem returns the mounts that hold what another one holds, of these the ones with the nearest root directory.
 func (t *table) sameFileSystem(e *entry) []*entry {
 	var found []*entry
 	best := -1
-	for i := range t.entries {
-		h := &t.entries[i]
-		if h.number != e.number || h.fsType != e.fsType || h.id == e.id || !isBelow(e.root, h.root) || len(h.root) < best {
+	for _, h := range t.byNumber[e.number] {
+		if h.fsType != e.fsType || h.id == e.id || !isBelow(e.root, h.root) || len(h.root) < best {
 			continue
 		}
 		if len(h.root) > best {
@@ -111,5 +108,5 @@ func (t *table) sameFileSystem(e *entry) []*entry {
 
 // isBelow tells that a path is a directory or in it.
 func isBelow(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+	return strings.HasPrefix(path, dir) && (len(path) == len(dir) || path[len(dir)] == '/' || strings.HasSuffix(dir, "/"))
 }

@@ -26,6 +26,7 @@ import (
 const (
 	namespaceCRI    = "k8s.io"
 	namespaceDocker = "moby"
+	namespaceTalos  = "system"
 )
 
 // maxNamespaces bounds how many namespaces are searched for one container.
@@ -70,13 +71,10 @@ func (c *containerd) Close() error { return c.conn.Close() }
 // connection breaks, since what is renamed meanwhile would not be told.
 func (c *containerd) Follow(ctx context.Context, changed func(id string)) error {
 	err := c.follow(ctx, changed)
-	switch {
-	case ctx.Err() != nil:
-		return nil
-	case status.Code(err) == codes.Unimplemented:
+	if status.Code(err) == codes.Unimplemented {
 		err = watchConnection(ctx, c.conn)
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("%s: events: %w", c.socket, err)
 	}
 	return nil
@@ -142,12 +140,14 @@ func (c *containerd) find(ctx context.Context, ref cgroups.Ref) (*containersapi.
 	return nil, "", ErrNotFound
 }
 
-// likelyNamespace tells where a container is to be looked for first, and whether it can be nowhere else. Ids outside
-// Kubernetes and Docker are names, which other namespaces may have as well.
+// likelyNamespace tells where a container is to be looked for first, and whether it can be nowhere else. An id may be
+// a name, which other namespaces have as well.
 func likelyNamespace(ref cgroups.Ref) (namespace string, certain bool) {
 	switch ref.Kind {
-	case cgroups.Containerd, cgroups.Talos:
+	case cgroups.Containerd:
 		return ref.Namespace, ref.Namespace != ""
+	case cgroups.Talos: // whatever the parent of its cgroup
+		return namespaceTalos, false
 	case cgroups.Kubernetes:
 		return namespaceCRI, false
 	case cgroups.Docker:

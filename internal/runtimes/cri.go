@@ -32,7 +32,7 @@ type cri struct {
 }
 
 // newCRI connects to the runtime that serves CRI on a unix socket. errors.ErrUnsupported means that who listens there has
-// no runtime.v1: containerd without its CRI plugin, or before 1.6, CRI-O before 1.23.
+// no runtime.v1: containerd without its CRI plugin or before 1.6, or something else.
 func newCRI(ctx context.Context, socket string) (Runtime, error) {
 	conn, err := dialGRPC(socket)
 	if err != nil {

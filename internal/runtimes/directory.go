@@ -94,7 +94,7 @@ func (d *Directory) Ask(ref cgroups.Ref) {
 	q := &question{ref: ref}
 	d.questions[ref] = q
 	d.fresh = append(d.fresh, q)
-	signal(d.wake)
+	nudge(d.wake)
 }
 
 // Forget ends the questions about a container. A call of Answer for it that has begun may still be under way when Forget
@@ -144,8 +144,8 @@ func (d *Directory) Status() []RuntimeStatus {
 	return all
 }
 
-// signal wakes who waits for c, now or when it next does.
-func signal(c chan<- struct{}) {
+// nudge wakes who waits for c, now or when it next does.
+func nudge(c chan<- struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:

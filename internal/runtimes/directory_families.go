@@ -106,11 +106,14 @@ func resolve(root, path string) (string, error) {
 
 // findSocket returns where a socket of the host is and what it is now, nil where there is none.
 func findSocket(root, path string) (string, fs.FileInfo) {
-	where, err := resolve(root, path)
-	if err != nil {
-		return "", nil
+	where := path
+	if root != "" && root != "/" {
+		var err error
+		if where, err = resolve(root, path); err != nil {
+			return "", nil
+		}
 	}
-	info, err := os.Lstat(where)
+	info, err := os.Stat(where)
 	// Docker makes a directory of a socket that is missing when it is mounted into a container.
 	if err != nil || info.Mode().Type() != fs.ModeSocket {
 		return "", nil

@@ -32,8 +32,9 @@ var retryAfter = [...]time.Duration{
 // It goes in rounds from source to source until one knows the container. A container that is known is asked for at the
 // source that knows it only.
 type question struct {
-	ref  cgroups.Ref
-	gone bool // forgotten
+	ref   cgroups.Ref
+	gone  bool // forgotten
+	begun bool // run has seen it
 
 	// The round that it is in, or that was last.
 	at       *source   // who has it now, nil between rounds
@@ -81,6 +82,7 @@ func (d *Directory) advance(ctx context.Context) time.Duration {
 	defer d.mu.Unlock()
 	now := time.Now()
 	for _, q := range d.fresh {
+		q.begun = true
 		heap.Push(&d.retries, retry{at: now.Add(tellWithin), q: q, tell: true})
 		d.begin(ctx, q)
 	}
@@ -105,15 +107,13 @@ var errSlow = errors.New("no answer yet")
 
 // begin asks the source that knows the container, or begins a round.
 func (d *Directory) begin(ctx context.Context, q *question) {
-	if q.gone || q.at != nil {
+	if q.gone || q.at != nil || !q.begun {
 		return
 	}
 	q.retryAt = time.Time{}
 	if q.from != nil {
 		q.stale = true
-		if d.accept(ctx, q.from, q) {
-			q.stale = false
-		}
+		d.accept(ctx, q.from.same(), q) // which is not stale when it is asked
 		return
 	}
 	q.left = d.candidates(q.ref.Kind)
@@ -169,7 +169,7 @@ func (d *Directory) later(q *question) {
 	q.retryAt = time.Now().Add(retryAfter[min(q.tries, len(retryAfter)-1)])
 	q.tries++
 	heap.Push(&d.retries, retry{at: q.retryAt, q: q})
-	signal(d.wake)
+	nudge(d.wake)
 }
 
 // giveUp tells that nobody knows, unless something has been told.
@@ -190,7 +190,7 @@ func (d *Directory) say(q *question) {
 	if !q.queue {
 		q.queue = true
 		d.news = append(d.news, q)
-		signal(d.tell)
+		nudge(d.tell)
 	}
 }
 

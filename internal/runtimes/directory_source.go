@@ -5,6 +5,7 @@ package runtimes
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -52,8 +53,8 @@ type source struct {
 	seen   bool        // has been there
 
 	state  state
-	rt     Runtime // while up
-	broken chan error
+	rt     Runtime       // while up
+	broken chan struct{} // to serve: not up any more
 	queue  []*question
 	busy   int            // workers
 	works  sync.WaitGroup // them
@@ -117,6 +118,7 @@ func (d *Directory) look(ctx context.Context) {
 		switch {
 		case s.file == nil || s.dup != nil:
 			if s.state == up {
+				d.complain(s, "looking for its socket", errGone)
 				d.fail(ctx, s, errGone)
 			}
 		case was == nil || wasDup || !os.SameFile(was, s.file) || !was.ModTime().Equal(s.file.ModTime()):
@@ -126,15 +128,18 @@ func (d *Directory) look(ctx context.Context) {
 	for _, s := range appeared {
 		s.seen = true
 		s.backoff = 0
-		if s.state == resting {
+		switch {
+		case s.state == resting:
 			s.state = connecting
-			signal(s.kick)
+			nudge(s.kick)
+		case s.state == idle && d.knows(s): // for new names
+			d.startServing(ctx, s)
 		}
 		d.offer(ctx, s, true)
 	}
 }
 
-var errGone = errors.New("the socket is gone")
+var errGone = fmt.Errorf("the socket is gone: %w", fs.ErrNotExist)
 
 func (s *source) sharesSocket(other *source) bool {
 	return other.file != nil && other.family.api == s.family.api && os.SameFile(other.file, s.file)
@@ -149,13 +154,17 @@ func (d *Directory) accept(ctx context.Context, s *source, q *question) bool {
 	s.queue = append(s.queue, q)
 	switch s.state {
 	case idle:
-		s.state = connecting
-		d.wg.Add(1)
-		go d.serve(ctx, s)
+		d.startServing(ctx, s)
 	case up:
 		d.startWorker(ctx, s)
 	}
 	return true
+}
+
+func (d *Directory) startServing(ctx context.Context, s *source) {
+	s.state = connecting
+	d.wg.Add(1)
+	go d.serve(ctx, s)
 }
 
 func (d *Directory) startWorker(ctx context.Context, s *source) {
@@ -225,7 +234,7 @@ func (d *Directory) failed(ctx context.Context, s *source, began time.Time, err 
 // fail makes an end of asking s, for now.
 func (d *Directory) fail(ctx context.Context, s *source, err error) {
 	if s.state == up {
-		s.broken <- err
+		s.broken <- struct{}{}
 	}
 	s.state, s.err = resting, err
 	queue := s.queue
@@ -283,7 +292,7 @@ func (d *Directory) connect(ctx context.Context, s *source) (Runtime, error) {
 		s.logged[""] = true
 		d.options.Logger.Info("container runtime answers", zap.String("runtime", s.family.name), zap.String("socket", s.path))
 	}
-	s.state, s.rt, s.err, s.inARow, s.broken = up, rt, nil, 0, make(chan error, 1)
+	s.state, s.rt, s.err, s.inARow, s.broken = up, rt, nil, 0, make(chan struct{}, 1)
 	for _, q := range d.questions {
 		if q.from == s && q.stale {
 			d.begin(ctx, q)
@@ -300,27 +309,30 @@ func (d *Directory) connect(ctx context.Context, s *source) (Runtime, error) {
 // has restarted: questions wait then until that is clear.
 func (d *Directory) attend(ctx context.Context, s *source, rt Runtime) (lost bool) {
 	followCtx, cancel := context.WithCancel(ctx)
-	following := make(chan error, 1)
-	go func() { following <- d.follow(followCtx, s, rt) }()
+	var followErr error
+	following := make(chan struct{}) // closed when followErr is set
+	go func() {
+		defer close(following)
+		followErr = d.follow(followCtx, s, rt)
+	}()
 	select {
 	case <-ctx.Done():
 		d.mu.Lock()
 		s.state = resting // no more workers
 		d.mu.Unlock()
-	case <-s.broken:
-	case err := <-following:
-		following <- nil // for below
+	case <-s.broken: //nolint:errcheck // who has put it there has said it
+	case <-following:
 		d.mu.Lock()
 		if lost = s.state == up && ctx.Err() == nil; lost {
 			s.state = connecting
 			s.errors++
-			d.complain(s, "following events", err)
+			d.complain(s, "following events", followErr)
 		}
 		d.mu.Unlock()
 	}
 	cancel()
 	s.works.Wait()
-	<-following
+	<-following //nolint:errcheck // said above, or it is our doing
 	if err := rt.Close(); err != nil {
 		d.options.Logger.Debug("closing a container runtime", zap.String("socket", s.path), zap.Error(err))
 	}
@@ -352,75 +364,21 @@ func (d *Directory) rest(ctx context.Context, s *source) bool {
 // needs tells whether a container is known to s, or may be.
 func (d *Directory) needs(s *source) bool {
 	for _, q := range d.questions {
-		if q.from == s || q.from == nil && q.wants(s) {
+		if q.from == nil && q.wants(s) {
+			return true
+		}
+	}
+	return d.knows(s)
+}
+
+// knows tells whether there is a container whose names are from s.
+func (d *Directory) knows(s *source) bool {
+	for _, q := range d.questions {
+		if q.from == s {
 			return true
 		}
 	}
 	return false
-}
-
-// follow follows the events of rt and returns why that ended, nil when ctx has.
-func (d *Directory) follow(ctx context.Context, s *source, rt Runtime) error {
-	if s.followBackoff > 0 && !sleep(ctx, time.Duration(s.followBackoff)) {
-		return nil
-	}
-	var anew sync.WaitGroup
-	defer anew.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if s.followed {
-		anew.Go(func() { d.askAnew(ctx, s) })
-	}
-	s.followed = true
-	began := time.Now()
-	err := rt.Follow(ctx, func(id string) { d.renamed(ctx, s, id) })
-	if err == nil {
-		<-ctx.Done()
-		return nil
-	}
-	if time.Since(began) > maxBackoff {
-		s.followBackoff = 0
-	}
-	s.followBackoff.next()
-	return err
-}
-
-// askAnew asks s for all containers that it knows, since it may have renamed some while its events were not followed.
-func (d *Directory) askAnew(ctx context.Context, s *source) {
-	if !sleep(ctx, settled) {
-		return
-	}
-	var known []*question
-	d.mu.Lock()
-	for _, q := range d.questions {
-		if q.from == s {
-			known = append(known, q)
-		}
-	}
-	d.mu.Unlock()
-	for _, q := range known {
-		d.mu.Lock()
-		d.begin(ctx, q)
-		d.mu.Unlock()
-		if !sleep(ctx, askAnewEvery) {
-			return
-		}
-	}
-}
-
-// renamed has a container asked for anew.
-func (d *Directory) renamed(ctx context.Context, s *source, id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, q := range d.questions {
-		switch {
-		case q.ref.ID != id || q.from != nil && q.from != s:
-		case q.at == nil:
-			d.begin(ctx, q)
-		case q.at == s:
-			q.stale = true
-		}
-	}
 }
 
 // complain logs an error, each kind of error of each thing done once.
@@ -442,17 +400,5 @@ func (d *Directory) complain(s *source, doing string, err error) {
 		s.logged[key] = true
 		d.options.Logger.Log(level, "container runtime does not answer; containers keep the names that they have, and it is asked again",
 			zap.String("runtime", s.family.name), zap.String("socket", s.path), zap.String("doing", doing), zap.Error(err))
-	}
-}
-
-// sleep tells false where ctx ended it.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

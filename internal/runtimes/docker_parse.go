@@ -5,6 +5,7 @@ package runtimes
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -77,6 +78,8 @@ func (c *dockerContainer) info() Info {
 		}
 		info.Mounts = append(info.Mounts, mount)
 	}
+	// Docker gives them in another order each time.
+	slices.SortStableFunc(info.Mounts, func(a, b Mount) int { return strings.Compare(a.Destination, b.Destination) })
 	for name, value := range c.Config.Labels {
 		if annotation, ok := strings.CutPrefix(name, labelAnnotation); ok {
 			put(&info.Annotations, annotation, value)

@@ -50,10 +50,9 @@ func watchConnection(ctx context.Context, conn *grpc.ClientConn) error {
 		case connectivity.Idle: // it broke
 			conn.Connect()
 		case connectivity.TransientFailure, connectivity.Shutdown:
-			if ctx.Err() != nil {
-				return nil
+			if ctx.Err() == nil {
+				return errConnectionLost
 			}
-			return errConnectionLost
 		}
 		if !conn.WaitForStateChange(ctx, state) {
 			return nil

@@ -13,10 +13,13 @@ import (
 //
 // Where there is neither tag nor digest the tag is latest: so all runtimes read it, and Podman and CRI write it out. A
 // reference with a digest has the tag that it has, or none. An image that is known by its id alone has no name. Text that
-// is no reference is the name as it is.
+// is no reference, or is longer than any is, is the name as it is.
 func (i Image) Split() (name string, tags []string) {
 	if i.Reference == "" || i.isID() {
 		return "", nil
+	}
+	if len(i.Reference) > maxReferenceLen {
+		return i.Reference, nil
 	}
 	ref, err := reference.Parse(i.Reference)
 	if err != nil {
@@ -34,6 +37,9 @@ func (i Image) Split() (name string, tags []string) {
 	}
 	return named.Name(), []string{"latest"}
 }
+
+// maxReferenceLen is more than a name of 255, a tag of 128 and any digest have together.
+const maxReferenceLen = 1024
 
 // minIDLen is how many digits of an id are enough to take them for it. Docker shows twelve, people write fewer.
 const minIDLen = 7

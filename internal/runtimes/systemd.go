@@ -55,7 +55,7 @@ func newSystemd(ctx context.Context, socket string) (Runtime, error) {
 	conn, err := s.dial(ctx)
 	if err == nil {
 		err = conn.do(ctx, func() error {
-			_, err := conn.property(managerPath, "org.freedesktop.systemd1.Manager", "Version")
+			_, err := property[string](conn, managerPath, "org.freedesktop.systemd1.Manager", "Version")
 			return err
 		})
 	}
@@ -185,22 +185,15 @@ func (c *busConn) unit(ctx context.Context, name string) (unit Unit, err error) 
 		if err != nil {
 			return err
 		}
-		var object dbus.ObjectPath
-		if err := dbus.Store(body, &object); err != nil {
-			return fmt.Errorf("object of unit: %w", err)
-		}
-		kind, err := c.property(object, "org.freedesktop.systemd1.Service", "Type")
+		object, err := only[dbus.ObjectPath](body)
 		if err != nil {
+			return fmt.Errorf("GetUnit: %w", err)
+		}
+		if unit.Type, err = property[string](c, object, "org.freedesktop.systemd1.Service", "Type"); err != nil {
 			return err
 		}
-		triggers, err := c.property(object, "org.freedesktop.systemd1.Unit", "TriggeredBy")
-		if err != nil {
-			return err
-		}
-		if err := dbus.Store([]any{kind, triggers}, &unit.Type, &unit.TriggeredBy); err != nil {
-			return fmt.Errorf("properties of unit: %w", err)
-		}
-		return nil
+		unit.TriggeredBy, err = property[[]string](c, object, "org.freedesktop.systemd1.Unit", "TriggeredBy")
+		return err
 	})
 	if err != nil {
 		return Unit{}, err
@@ -215,16 +208,29 @@ func (c *busConn) unit(ctx context.Context, name string) (unit Unit, err error) 
 }
 
 // property returns the value of a property of an object.
-func (c *busConn) property(object dbus.ObjectPath, iface, name string) (any, error) {
+func property[T any](c *busConn, object dbus.ObjectPath, iface, name string) (value T, err error) {
 	body, err := c.call(object, "org.freedesktop.DBus.Properties", "Get", iface, name)
 	if err != nil {
-		return nil, err
+		return value, fmt.Errorf("%s: %w", name, err)
 	}
-	var v dbus.Variant
-	if err := dbus.Store(body, &v); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	v, err := only[dbus.Variant](body)
+	if err == nil {
+		value, err = only[T]([]any{v.Value()})
 	}
-	return v.Value(), nil
+	if err != nil {
+		return value, fmt.Errorf("%s: %w", name, err)
+	}
+	return value, nil
+}
+
+// only returns the one value of an answer. dbus.Store would make text of a number.
+func only[T any](body []any) (value T, err error) {
+	if len(body) == 1 {
+		if value, ok := body[0].(T); ok {
+			return value, nil
+		}
+	}
+	return value, fmt.Errorf("answer is not one %T: %w", value, errBusProtocol)
 }
 
 // asNotFound makes ErrNotFound of the answers that tell that there is no such unit, or no longer.

@@ -108,9 +108,12 @@ func (c *busConn) do(ctx context.Context, f func() error) error {
 }
 
 // authenticate proves by the credentials of the socket who we are.
+//
+// BEGIN does not wait for OK, so that the other side gets both lines before it gets any message. systemd 252 does not look
+// at a message that it has read together with BEGIN, until another one comes.
 func (c *busConn) authenticate() error {
 	user := hex.EncodeToString([]byte(strconv.Itoa(os.Geteuid())))
-	if _, err := io.WriteString(c.conn, "\x00AUTH EXTERNAL "+user+"\r\n"); err != nil {
+	if _, err := io.WriteString(c.conn, "\x00AUTH EXTERNAL "+user+"\r\nBEGIN\r\n"); err != nil {
 		return err
 	}
 	line, err := c.in.ReadSlice('\n')
@@ -124,8 +127,7 @@ func (c *busConn) authenticate() error {
 	case !bytes.HasPrefix(line, []byte("OK ")):
 		return fmt.Errorf("%q: %w", line, errBusProtocol)
 	}
-	_, err = io.WriteString(c.conn, "BEGIN\r\n")
-	return err
+	return nil
 }
 
 // call calls a method whose arguments are strings and returns what it returns, or a *busError.

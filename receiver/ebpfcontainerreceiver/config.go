@@ -31,6 +31,8 @@ type Config struct {
 	Identity IdentityMode `mapstructure:"identity"`
 
 	Containers ContainersConfig `mapstructure:"containers"`
+	Runtimes   RuntimesConfig   `mapstructure:"runtimes"`
+	Disks      DisksConfig      `mapstructure:"disks"`
 	Network    NetworkConfig    `mapstructure:"network"`
 	Cloud      CloudConfig      `mapstructure:"cloud"`
 	Logs       LogsConfig       `mapstructure:"logs"`
@@ -51,6 +53,36 @@ type ContainersConfig struct {
 	MinAge time.Duration `mapstructure:"min_age"`
 	// SkipSystemUnits leaves out the housekeeping services that every host has.
 	SkipSystemUnits bool `mapstructure:"skip_system_units"`
+
+	_ struct{}
+}
+
+// RuntimesConfig of the container runtimes, and systemd, that are asked for names.
+type RuntimesConfig struct {
+	// Enabled asks them. Without it containers have the ids and names that their cgroups tell.
+	Enabled bool `mapstructure:"enabled"`
+	// Sockets are asked instead of those where runtimes usually listen; an empty list asks none of a kind.
+	Sockets SocketsConfig `mapstructure:"sockets"`
+
+	_ struct{}
+}
+
+// SocketsConfig has paths of sockets on the host, by what answers there.
+type SocketsConfig struct {
+	Docker     []string `mapstructure:"docker"`
+	Podman     []string `mapstructure:"podman"`
+	CRI        []string `mapstructure:"cri"`
+	Containerd []string `mapstructure:"containerd"`
+	Systemd    []string `mapstructure:"systemd"`
+
+	_ struct{}
+}
+
+// DisksConfig of the file systems that containers write to.
+type DisksConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+	// Tmpfs gives those in memory as well.
+	Tmpfs bool `mapstructure:"tmpfs"`
 
 	_ struct{}
 }
@@ -155,6 +187,8 @@ func createDefaultConfig() component.Config {
 		RootPath:             "/",
 		Identity:             IdentitySemconv,
 		Containers:           ContainersConfig{SkipSystemUnits: true},
+		Runtimes:             RuntimesConfig{Enabled: true},
+		Disks:                DisksConfig{Enabled: true},
 		Network: NetworkConfig{
 			Enabled:                     true,
 			MaxEdges:                    32768,
@@ -213,6 +247,19 @@ func (c *ContainersConfig) Validate() error {
 		return fmt.Errorf("min_age: %v is negative", c.MinAge)
 	}
 	return nil
+}
+
+// Validate refuses sockets that could not be found.
+func (c *SocketsConfig) Validate() error {
+	var errs []error
+	for _, sockets := range [...][]string{c.Docker, c.Podman, c.CRI, c.Containerd, c.Systemd} {
+		for _, s := range sockets {
+			if !filepath.IsAbs(s) {
+				errs = append(errs, fmt.Errorf("%q is not an absolute path", s))
+			}
+		}
+	}
+	return oneLine(errs)
 }
 
 // Validate refuses limits that hold nothing or more than memory, and series that would end between two connections.

@@ -58,6 +58,11 @@ containers:
   exclude: []
   min_age: 0s
   skip_system_units: true
+runtimes:
+  enabled: true
+disks:
+  enabled: true
+  tmpfs: false
 network:
   enabled: true
   max_edges: 32768
@@ -101,6 +106,17 @@ containers:
   exclude: ["^/system.slice/"]
   min_age: 5s
   skip_system_units: false
+runtimes:
+  enabled: false
+  sockets:
+    docker: [/run/d.sock]
+    podman: []
+    cri: [/run/a.sock, /run/b.sock]
+    containerd: [/run/c.sock]
+    systemd: [/run/s.sock]
+disks:
+  enabled: false
+  tmpfs: true
 network:
   enabled: false
   max_edges: 1024
@@ -140,6 +156,11 @@ metrics:
 		Exclude: []PatternConfig{"^/system.slice/"},
 		MinAge:  5 * time.Second,
 	}
+	want.Runtimes = RuntimesConfig{Sockets: SocketsConfig{
+		Docker: []string{"/run/d.sock"}, Podman: []string{}, CRI: []string{"/run/a.sock", "/run/b.sock"},
+		Containerd: []string{"/run/c.sock"}, Systemd: []string{"/run/s.sock"},
+	}}
+	want.Disks = DisksConfig{Tmpfs: true}
 	want.Network = NetworkConfig{
 		MaxEdges: 1024, MaxDestinationsPerContainer: 10, TrackPublic: []PrefixConfig{"203.0.113.0/24"},
 		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Minute,
@@ -204,6 +225,9 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		{"bad regexp", `containers: {include: ["^/docker/", "("]}`, []string{at + "::containers::include::1: "}},
 		{"empty regexp", `containers: {exclude: [""]}`, []string{at + "::containers::exclude::0: "}},
 		{"negative age", "containers: {min_age: -5s}", []string{at + "::containers: min_age"}},
+		{"relative socket", `runtimes: {sockets: {cri: [/run/a.sock, run/b.sock]}}`,
+			[]string{at + `::runtimes::sockets: "run/b.sock" is not an absolute path`}},
+		{"unknown runtime", "runtimes: {sockets: {rkt: [/run/a.sock]}}", []string{"rkt", "invalid keys"}},
 		{"no edges", "network: {max_edges: 0}", []string{at + "::network: max_edges: 0"}},
 		{"negative edges", "network: {max_edges: -1}", []string{at + "::network: max_edges: -1"}},
 		{"too many edges", "network: {max_edges: 2000000}", []string{at + "::network: max_edges: 2000000"}},

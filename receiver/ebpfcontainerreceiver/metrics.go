@@ -5,7 +5,6 @@
 package ebpfcontainerreceiver
 
 import (
-	"strconv"
 	"time"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
@@ -55,16 +54,19 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 		w.recordTasks(ts, c, snapshot.At)
 		w.recordDelays(ts, c)
 		w.recordDeaths(ts, c)
-		w.recordDisks(ts, c)
+		w.recordDevices(ts, c)
 		w.recordConnections(ts, c)
 		more := w.recordPeers(ts, c, false)
 		one := w.emit(c)
 		if c.Phase == inventory.Ended {
 			endSeries(one)
 		}
-		if more || len(c.EndedTypes) > 0 {
+		if more || len(c.EndedTypes) > 0 || len(c.EndedLabels) > 0 {
 			w.recordPeers(ts, c, true)
 			w.recordTypes(ts, c.EndedTypes)
+			for i := range c.EndedLabels {
+				w.recordInfo(ts, &c.EndedLabels[i])
+			}
 			over := w.emit(c)
 			endSeries(over)
 			join(one, over)
@@ -224,6 +226,7 @@ func (w *metricsWriter) recordTasks(ts pcommon.Timestamp, c *inventory.Container
 		w.mb.RecordContainerResourcesPidsLimitDataPoint(ts, toInt64(v.V))
 	}
 	w.recordTypes(ts, c.ApplicationTypes)
+	w.recordInfo(ts, &c.InfoLabels)
 	if c.Phase == inventory.Live && !c.Born.IsZero() {
 		w.mb.RecordContainerUptimeDataPoint(ts, max(at.Sub(c.Born), 0).Seconds())
 	}
@@ -235,13 +238,7 @@ func (w *metricsWriter) recordTypes(ts pcommon.Timestamp, types []string) {
 	}
 }
 
-func (w *metricsWriter) recordDisks(ts pcommon.Timestamp, c *inventory.Container) {
-	if !w.diskIO {
-		return
-	}
-	for _, d := range c.Stats.Devices {
-		dev := strconv.FormatUint(uint64(d.Major), 10) + ":" + strconv.FormatUint(uint64(d.Minor), 10)
-		w.mb.RecordContainerDiskIoDataPoint(ts, toInt64(d.ReadBytes), metadata.AttributeDiskIoDirectionRead, dev)
-		w.mb.RecordContainerDiskIoDataPoint(ts, toInt64(d.WriteBytes), metadata.AttributeDiskIoDirectionWrite, dev)
-	}
+// recordInfo gives a point also of what nobody knows: dashboards join on it.
+func (w *metricsWriter) recordInfo(ts pcommon.Timestamp, l *inventory.InfoLabels) {
+	w.mb.RecordContainerInfoDataPoint(ts, 1, valid(l.Image), valid(l.TriggeredBy), valid(l.UnitType))
 }

@@ -52,12 +52,15 @@ func full(c inventory.Container) inventory.Container {
 		},
 	}
 	fullTasks(&c)
+	fullDisks(&c)
 	fullNetwork(&c)
 	return c
 }
 
 func testSnapshot() inventory.Snapshot {
-	live := full(at("/docker/" + idA))
+	live := full(named(at("/docker/"+idA), "/docker/web", inventory.Info{
+		Runtime: "docker", Name: "web", Image: "team/app:1.2", ImageName: "team/app", ImageTags: []string{"1.2"},
+	}))
 	gone := full(at("/kubepods/besteffort/pod" + podA + "/" + idB))
 	gone.Phase = inventory.Gone
 	gone.Edges = gone.Edges[:1]
@@ -159,6 +162,14 @@ func TestMetricsOfThePredecessorHaveItsAttributes(t *testing.T) {
 		"container.resources.disk.delay":           "",
 		"container.oom_kills":                      "",
 		"container.restarts":                       "",
+		"container.info":                           "image systemd_triggered_by systemd_type",
+		"container.resources.disk.size":            "device mount_point volume",
+		"container.resources.disk.used":            "device mount_point volume",
+		"container.resources.disk.reserved":        "device mount_point volume",
+		"container.resources.disk.reads":           "device mount_point volume",
+		"container.resources.disk.writes":          "device mount_point volume",
+		"container.resources.disk.read":            "device mount_point volume",
+		"container.resources.disk.written":         "device mount_point volume",
 		"container.application_type":               "application_type",
 		"container.net.tcp.successful_connects":    "destination actual_destination",
 		"container.net.tcp.connection_time":        "destination actual_destination",

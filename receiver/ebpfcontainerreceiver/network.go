@@ -32,7 +32,7 @@ func (w *metricsWriter) recordConnections(ts pcommon.Timestamp, c *inventory.Con
 	}
 }
 
-// recordPeers records the destinations and listeners of c: those that have ended, or those that have not. It tells
+// recordPeers records the disks, destinations and listeners of c: those that have ended, or those that have not. It tells
 // whether there are others. The rare container that has both is gone through twice, so that the ordinary one pays nothing.
 func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container, ended bool) (others bool) {
 	begun := pcommon.NewTimestampFromTime(c.Start)
@@ -47,6 +47,11 @@ func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container
 		}
 		w.begin(start)
 		return true
+	}
+	for i := range c.Disks {
+		if d := &c.Disks[i]; take(&d.Lifetime) {
+			w.recordDisk(ts, d)
+		}
 	}
 	for i := range c.Destinations {
 		if d := &c.Destinations[i]; take(&d.Lifetime) {

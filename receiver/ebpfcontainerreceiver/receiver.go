@@ -7,6 +7,7 @@ package ebpfcontainerreceiver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -139,6 +140,18 @@ func (in *instance) options() inventory.Options {
 		Keep: 2*cfg.CollectionInterval + 5*time.Second,
 
 		EnableDelayAccounting: cfg.Delays.EnableAccounting,
+		NameIsIdentity:        cfg.Identity == IdentityCoroot,
+		Runtimes: inventory.RuntimesOptions{
+			Enabled: cfg.Runtimes.Enabled,
+			Root:    cfg.RootPath,
+			Sockets: sockets(&cfg.Runtimes.Sockets),
+		},
+		Disks: inventory.DisksOptions{
+			Enabled: cfg.Disks.Enabled,
+			Tmpfs:   cfg.Disks.Tmpfs,
+			Root:    cfg.RootPath,
+			SysRoot: filepath.Join(cfg.RootPath, "sys"),
+		},
 		Network: inventory.NetworkOptions{
 			Enabled:         cfg.Network.Enabled,
 			MaxEdges:        uint32(cfg.Network.MaxEdges), //nolint:gosec // Validate bounds it
@@ -151,6 +164,15 @@ func (in *instance) options() inventory.Options {
 		Latency: inventory.LatencyOptions{ICMP: cfg.Latency.ICMP},
 		Logger:  in.telemetry.Logger,
 	}
+}
+
+// sockets leaves out what is at its usual place.
+func sockets(in *SocketsConfig) map[string][]string {
+	all := map[string][]string{
+		"docker": in.Docker, "podman": in.Podman, "cri": in.CRI, "containerd": in.Containerd, "systemd": in.Systemd,
+	}
+	maps.DeleteFunc(all, func(_ string, list []string) bool { return list == nil })
+	return all
 }
 
 func patterns(in []PatternConfig) []*regexp.Regexp {

@@ -238,6 +238,9 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 	}
 	cfg.Latency.ICMP = true
 	cfg.Delays.EnableAccounting = true
+	cfg.Identity = IdentityCoroot
+	cfg.Runtimes.Sockets = SocketsConfig{Docker: []string{"/run/other.sock"}, Podman: []string{}}
+	cfg.Disks.Tmpfs = true
 	got := (&instance{cfg: cfg}).options()
 	want := inventory.Options{
 		CgroupRoot:      "/host/sys/fs/cgroup",
@@ -257,6 +260,12 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 		Latency: inventory.LatencyOptions{ICMP: true},
 
 		EnableDelayAccounting: true,
+
+		NameIsIdentity: true,
+		Runtimes: inventory.RuntimesOptions{
+			Enabled: true, Root: "/host", Sockets: map[string][]string{"docker": {"/run/other.sock"}, "podman": {}},
+		},
+		Disks: inventory.DisksOptions{Enabled: true, Tmpfs: true, Root: "/host", SysRoot: "/host/sys"},
 	}
 	opts := []cmp.Option{
 		cmpopts.EquateComparable(netip.Prefix{}),

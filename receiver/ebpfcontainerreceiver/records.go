@@ -50,17 +50,23 @@ func newRecordWriter(cfg *Config, set receiver.Settings, host node.Identity) *re
 
 // write gives one resource for each container that events have. It sorts them by container, otherwise keeping their order.
 func (w *recordWriter) write(events []inventory.Event, observed time.Time) plog.Logs {
-	slices.SortStableFunc(events, func(a, b inventory.Event) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(events, func(a, b inventory.Event) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Ref.Path, b.Ref.Path))
+	})
 	ts := pcommon.NewTimestampFromTime(observed)
 	for i := range events {
 		e := &events[i]
 		w.lb.AppendLogRecord(record(e, ts))
-		if i+1 == len(events) || events[i+1].Name != e.Name {
-			c := inventory.Container{Name: e.Name, Ref: e.Ref}
+		if i+1 == len(events) || !haveOneResource(e, &events[i+1]) {
+			c := inventory.Container{Name: e.Name, Ref: e.Ref, Info: e.Info}
 			w.lb.EmitForResource(metadata.WithLogsResource(w.resources.resource(&c)))
 		}
 	}
 	return w.lb.Emit()
+}
+
+func haveOneResource(a, b *inventory.Event) bool {
+	return a.Name == b.Name && a.Ref == b.Ref && a.Info == b.Info
 }
 
 func record(e *inventory.Event, observed pcommon.Timestamp) plog.LogRecord {

@@ -64,7 +64,7 @@ func TestRecordsHaveTheResourceOfTheMetrics(t *testing.T) {
 		for _, c := range testSnapshot().Containers {
 			c.Stats.CPU.Usage = cgroups.Some(time.Second) // any metric
 			md := testWriter(cfg).write(inventory.Snapshot{At: testNow, Containers: []inventory.Container{c}})
-			ld := testRecords(cfg).write([]inventory.Event{{Name: c.Name, Ref: c.Ref}}, testNow)
+			ld := testRecords(cfg).write([]inventory.Event{{Name: c.Name, Ref: c.Ref, Info: c.Info}}, testNow)
 			want, got := md.ResourceMetrics().At(0).Resource(), ld.ResourceLogs().At(0).Resource()
 			if diff := cmp.Diff(want.Attributes().AsRaw(), got.Attributes().AsRaw()); diff != "" {
 				t.Errorf("%s, %s (-metrics +records):\n%s", identity, c.Name, diff)

@@ -53,21 +53,28 @@ func newResourceWriter(cfg *Config, host node.Identity) *resourceWriter {
 func (w *resourceWriter) resource(c *inventory.Container) pcommon.Resource {
 	res := pcommon.NewResource()
 	attrs := res.Attributes()
-	attrs.EnsureCapacity(w.common.Len() + 4)
+	attrs.EnsureCapacity(w.common.Len() + 10)
 	w.common.CopyTo(attrs)
 	if w.identity == IdentityCoroot {
 		attrs.PutStr("container_id", valid(c.Name))
-		attrs.PutStr("app_id", "") // known once a runtime has told the names
+		appID := ""
+		if c.Info != nil {
+			appID = c.Info.AppID
+		}
+		attrs.PutStr("app_id", valid(appID))
 		return res
 	}
 	putContainer(attrs, c)
 	return res
 }
 
-// putContainer names the container by what its cgroup tells. Each branch gives all that its path form is made of, so
-// that different path forms make different attributes.
+// putContainer names the container by what its cgroup tells, and adds what a runtime has told. Each branch gives all that
+// the path form with the id is made of, so that different containers have different attributes whatever they are called.
 func putContainer(attrs pcommon.Map, c *inventory.Container) {
 	ref, form := &c.Ref, c.Name // another than Ref.Name() where two containers have that
+	if c.Info != nil {
+		form = ref.Name() // and not the name that the runtime has told
+	}
 	if isUnit(c) {
 		attrs.PutStr("systemd.unit.name", valid(path.Base(form)))
 		putKnown(attrs, "systemd.slice", strings.TrimPrefix(path.Dir(form), "/"))
@@ -101,6 +108,30 @@ func putContainer(attrs pcommon.Map, c *inventory.Container) {
 		}
 	}
 	putKnown(attrs, "container.runtime.name", runtime)
+	if c.Info != nil {
+		putInfo(attrs, c.Info)
+	}
+}
+
+// putInfo adds what a runtime has told.
+func putInfo(attrs pcommon.Map, info *inventory.Info) {
+	putKnown(attrs, "container.runtime.name", info.Runtime)
+	putKnown(attrs, "container.name", info.Name)
+	putKnown(attrs, "containerd.namespace", info.Namespace)
+	putKnown(attrs, "container.image.name", info.ImageName)
+	if len(info.ImageTags) > 0 {
+		tags := attrs.PutEmptySlice("container.image.tags")
+		for _, tag := range info.ImageTags {
+			tags.AppendEmpty().SetStr(valid(tag))
+		}
+	}
+	if info.PodName == "" {
+		return
+	}
+	putKnown(attrs, "k8s.namespace.name", info.PodNamespace)
+	putKnown(attrs, "k8s.pod.name", info.PodName)
+	putKnown(attrs, "k8s.pod.uid", info.PodUID)
+	putKnown(attrs, "k8s.container.name", info.Name)
 }
 
 // isUnit tells whether c is a systemd service. Only machines may have such a name too.

@@ -83,6 +83,54 @@ func TestResourceSemconv(t *testing.T) {
 	}
 }
 
+// named is c as the inventory gives it when a runtime has told of it.
+func named(c inventory.Container, name string, info inventory.Info) inventory.Container {
+	c.Name, c.Info = name, &info
+	c.InfoLabels.Image = info.Image
+	return c
+}
+
+func TestResourceWithNames(t *testing.T) {
+	pod := named(at("/kubepods/besteffort/pod"+podA+"/"+idA), "/k8s/shop/web-7d4b9c6f5-x2x4z/main", inventory.Info{
+		Runtime: "containerd", Name: "main", AppID: "/k8s/shop/web", PodNamespace: "shop", PodName: "web-7d4b9c6f5-x2x4z", PodUID: podA,
+		Image: "registry.example:5000/app:1.2", ImageName: "registry.example:5000/app", ImageTags: []string{"1.2"},
+	})
+	other := named(at("/default/x"), "/containerd/default/web", inventory.Info{
+		Runtime: "containerd", Namespace: "default", Name: "web\xff", ImageName: "sha256:0",
+	})
+	swarm := named(at("/docker/"+idB), "/swarm/_/web/1", inventory.Info{Runtime: "docker", Name: "web.1.x"})
+	for _, tt := range []struct {
+		c       inventory.Container
+		semconv map[string]any
+		coroot  string
+		app     string
+	}{
+		{pod, map[string]any{
+			"container.id": idA, "container.name": "main", "container.runtime.name": "containerd",
+			"container.image.name": "registry.example:5000/app", "container.image.tags": []any{"1.2"},
+			"k8s.namespace.name": "shop", "k8s.pod.name": "web-7d4b9c6f5-x2x4z", "k8s.pod.uid": podA, "k8s.container.name": "main",
+		}, "/k8s/shop/web-7d4b9c6f5-x2x4z/main", "/k8s/shop/web"},
+		{other, map[string]any{
+			"container.id": "x", "container.name": `web\xff`, "container.runtime.name": "containerd", "containerd.namespace": "default",
+			"container.image.name": "sha256:0",
+		}, "/containerd/default/web", ""},
+		{swarm, map[string]any{"container.id": idB, "container.name": "web.1.x", "container.runtime.name": "docker"}, "/swarm/_/web/1", ""},
+	} {
+		cfg := createDefaultConfig().(*Config)
+		tt.semconv["host.id"], tt.semconv["host.name"] = testHost.MachineID, testHost.HostName
+		if diff := cmp.Diff(tt.semconv, attributes(newResourceWriter(cfg, testHost), tt.c)); diff != "" {
+			t.Errorf("%s: semconv (-want +got):\n%s", tt.coroot, diff)
+		}
+		cfg.Identity = IdentityCoroot
+		want := map[string]any{
+			"container_id": tt.coroot, "app_id": tt.app, "machine_id": testHost.MachineID, "system_uuid": testHost.SystemUUID,
+		}
+		if diff := cmp.Diff(want, attributes(newResourceWriter(cfg, testHost), tt.c)); diff != "" {
+			t.Errorf("%s: coroot (-want +got):\n%s", tt.coroot, diff)
+		}
+	}
+}
+
 func TestResourceSemconvHostAndCloud(t *testing.T) {
 	cfg := createDefaultConfig().(*Config)
 	cfg.Cloud = CloudConfig{

@@ -88,6 +88,19 @@ func observe(
 			observe(func(st inventory.Status) uint64 { return st.TasksUnknown })),
 		tb.RegisterEbpfContainerDelayAnomaliesCallback(
 			observe(func(st inventory.Status) uint64 { return st.DelayAnomalies })),
+		tb.RegisterEbpfContainerDiskIoUnaccountedCallback(
+			observe(func(st inventory.Status) uint64 { return st.DiskIOUnaccounted })),
+		tb.RegisterEbpfContainerMountsSkippedCallback(
+			observe(func(st inventory.Status) uint64 { return st.MountsSkipped })),
+		tb.RegisterEbpfContainerRuntimeConnectedCallback(observeRuntimes(id, inv, func(r inventory.RuntimeStatus) int64 {
+			if r.Connected {
+				return 1
+			}
+			return 0
+		})),
+		tb.RegisterEbpfContainerRuntimeErrorsCallback(observeRuntimes(id, inv, func(r inventory.RuntimeStatus) int64 {
+			return toInt64(r.Errors)
+		})),
 		tb.RegisterEbpfContainerReadErrorsCallback(
 			observe(func(st inventory.Status) uint64 { return st.ReadErrors })),
 		tb.RegisterEbpfContainerWalkErrorsCallback(
@@ -119,10 +132,21 @@ func observeMaps(id component.ID, inv containers, value func(table) int) metric.
 			{name: "edges", live: st.EdgesLive, limit: st.EdgesMax},
 			{name: "listeners", live: st.ListenersLive, limit: st.ListenersMax},
 			{name: "usages", live: st.UsagesLive, limit: st.UsagesMax},
+			{name: "disk_ios", live: st.DiskIOLive, limit: st.DiskIOMax},
 		} {
 			if m.limit > 0 {
 				o.Observe(int64(value(m)), ownAttributes(id, attribute.String("map", m.name)))
 			}
+		}
+		return nil
+	}
+}
+
+// observeRuntimes gives a value of each runtime that there is.
+func observeRuntimes(id component.ID, inv containers, value func(inventory.RuntimeStatus) int64) metric.Int64Callback {
+	return func(_ context.Context, o metric.Int64Observer) error {
+		for _, r := range inv.Status().Runtimes {
+			o.Observe(value(r), ownAttributes(id, attribute.String("runtime", r.Name)))
 		}
 		return nil
 	}

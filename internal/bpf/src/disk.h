@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Whose an I/O is, and what disk it is for.
+ * Whose an I/O is.
  *
  * The pages know it, also when a kernel thread writes back what a container has left in the page cache: each is charged to the
  * memory cgroup that has brought it in. Where that says nothing it is the task that submits the I/O. That comes first where

@@ -86,6 +86,26 @@ func (ms *ContainerExitsMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	return nil
 }
 
+// ContainerInfoMetricConfig provides config for the container.info metric.
+type ContainerInfoMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerMemoryRssMetricConfig provides config for the container.memory.rss metric.
 type ContainerMemoryRssMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -766,6 +786,146 @@ func (ms *ContainerResourcesDiskDelayMetricConfig) Unmarshal(parser *confmap.Con
 	return nil
 }
 
+// ContainerResourcesDiskReadMetricConfig provides config for the container.resources.disk.read metric.
+type ContainerResourcesDiskReadMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskReadMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskReadsMetricConfig provides config for the container.resources.disk.reads metric.
+type ContainerResourcesDiskReadsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskReadsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskReservedMetricConfig provides config for the container.resources.disk.reserved metric.
+type ContainerResourcesDiskReservedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskReservedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskSizeMetricConfig provides config for the container.resources.disk.size metric.
+type ContainerResourcesDiskSizeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskSizeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskUsedMetricConfig provides config for the container.resources.disk.used metric.
+type ContainerResourcesDiskUsedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskUsedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskWritesMetricConfig provides config for the container.resources.disk.writes metric.
+type ContainerResourcesDiskWritesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskWritesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerResourcesDiskWrittenMetricConfig provides config for the container.resources.disk.written metric.
+type ContainerResourcesDiskWrittenMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerResourcesDiskWrittenMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerResourcesIoPressureWaitingMetricConfig provides config for the container.resources.io.pressure_waiting metric.
 type ContainerResourcesIoPressureWaitingMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -1112,6 +1272,7 @@ type MetricsConfig struct {
 	ContainerCPUTime                        ContainerCPUTimeMetricConfig                        `mapstructure:"container.cpu.time"`
 	ContainerDiskIo                         ContainerDiskIoMetricConfig                         `mapstructure:"container.disk.io"`
 	ContainerExits                          ContainerExitsMetricConfig                          `mapstructure:"container.exits"`
+	ContainerInfo                           ContainerInfoMetricConfig                           `mapstructure:"container.info"`
 	ContainerMemoryRss                      ContainerMemoryRssMetricConfig                      `mapstructure:"container.memory.rss"`
 	ContainerMemoryUsage                    ContainerMemoryUsageMetricConfig                    `mapstructure:"container.memory.usage"`
 	ContainerMemoryWorkingSet               ContainerMemoryWorkingSetMetricConfig               `mapstructure:"container.memory.working_set"`
@@ -1146,6 +1307,13 @@ type MetricsConfig struct {
 	ContainerResourcesCPUUser               ContainerResourcesCPUUserMetricConfig               `mapstructure:"container.resources.cpu.user"`
 	ContainerResourcesDelay                 ContainerResourcesDelayMetricConfig                 `mapstructure:"container.resources.delay"`
 	ContainerResourcesDiskDelay             ContainerResourcesDiskDelayMetricConfig             `mapstructure:"container.resources.disk.delay"`
+	ContainerResourcesDiskRead              ContainerResourcesDiskReadMetricConfig              `mapstructure:"container.resources.disk.read"`
+	ContainerResourcesDiskReads             ContainerResourcesDiskReadsMetricConfig             `mapstructure:"container.resources.disk.reads"`
+	ContainerResourcesDiskReserved          ContainerResourcesDiskReservedMetricConfig          `mapstructure:"container.resources.disk.reserved"`
+	ContainerResourcesDiskSize              ContainerResourcesDiskSizeMetricConfig              `mapstructure:"container.resources.disk.size"`
+	ContainerResourcesDiskUsed              ContainerResourcesDiskUsedMetricConfig              `mapstructure:"container.resources.disk.used"`
+	ContainerResourcesDiskWrites            ContainerResourcesDiskWritesMetricConfig            `mapstructure:"container.resources.disk.writes"`
+	ContainerResourcesDiskWritten           ContainerResourcesDiskWrittenMetricConfig           `mapstructure:"container.resources.disk.written"`
 	ContainerResourcesIoPressureWaiting     ContainerResourcesIoPressureWaitingMetricConfig     `mapstructure:"container.resources.io.pressure_waiting"`
 	ContainerResourcesMemoryCache           ContainerResourcesMemoryCacheMetricConfig           `mapstructure:"container.resources.memory.cache"`
 	ContainerResourcesMemoryEvents          ContainerResourcesMemoryEventsMetricConfig          `mapstructure:"container.resources.memory.events"`
@@ -1177,6 +1345,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: false,
 		},
 		ContainerExits: ContainerExitsMetricConfig{
+			Enabled: true,
+		},
+		ContainerInfo: ContainerInfoMetricConfig{
 			Enabled: true,
 		},
 		ContainerMemoryRss: ContainerMemoryRssMetricConfig{
@@ -1279,6 +1450,27 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		ContainerResourcesDiskDelay: ContainerResourcesDiskDelayMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskRead: ContainerResourcesDiskReadMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskReads: ContainerResourcesDiskReadsMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskReserved: ContainerResourcesDiskReservedMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskSize: ContainerResourcesDiskSizeMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskUsed: ContainerResourcesDiskUsedMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskWrites: ContainerResourcesDiskWritesMetricConfig{
+			Enabled: true,
+		},
+		ContainerResourcesDiskWritten: ContainerResourcesDiskWrittenMetricConfig{
 			Enabled: true,
 		},
 		ContainerResourcesIoPressureWaiting: ContainerResourcesIoPressureWaitingMetricConfig{

@@ -38,6 +38,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerExits: ContainerExitsMetricConfig{
 						Enabled: true,
 					},
+					ContainerInfo: ContainerInfoMetricConfig{
+						Enabled: true,
+					},
 					ContainerMemoryRss: ContainerMemoryRssMetricConfig{
 						Enabled: true,
 					},
@@ -138,6 +141,27 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					ContainerResourcesDiskDelay: ContainerResourcesDiskDelayMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskRead: ContainerResourcesDiskReadMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskReads: ContainerResourcesDiskReadsMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskReserved: ContainerResourcesDiskReservedMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskSize: ContainerResourcesDiskSizeMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskUsed: ContainerResourcesDiskUsedMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskWrites: ContainerResourcesDiskWritesMetricConfig{
+						Enabled: true,
+					},
+					ContainerResourcesDiskWritten: ContainerResourcesDiskWrittenMetricConfig{
 						Enabled: true,
 					},
 					ContainerResourcesIoPressureWaiting: ContainerResourcesIoPressureWaitingMetricConfig{
@@ -210,6 +234,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerExits: ContainerExitsMetricConfig{
 						Enabled: false,
 					},
+					ContainerInfo: ContainerInfoMetricConfig{
+						Enabled: false,
+					},
 					ContainerMemoryRss: ContainerMemoryRssMetricConfig{
 						Enabled: false,
 					},
@@ -312,6 +339,27 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerResourcesDiskDelay: ContainerResourcesDiskDelayMetricConfig{
 						Enabled: false,
 					},
+					ContainerResourcesDiskRead: ContainerResourcesDiskReadMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskReads: ContainerResourcesDiskReadsMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskReserved: ContainerResourcesDiskReservedMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskSize: ContainerResourcesDiskSizeMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskUsed: ContainerResourcesDiskUsedMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskWrites: ContainerResourcesDiskWritesMetricConfig{
+						Enabled: false,
+					},
+					ContainerResourcesDiskWritten: ContainerResourcesDiskWrittenMetricConfig{
+						Enabled: false,
+					},
 					ContainerResourcesIoPressureWaiting: ContainerResourcesIoPressureWaitingMetricConfig{
 						Enabled: false,
 					},
@@ -370,7 +418,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerApplicationTypeMetricConfig{}, ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerExitsMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerOomKillsMetricConfig{}, ContainerResourcesCPUDelayMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesDelayMetricConfig{}, ContainerResourcesDiskDelayMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerRestartsMetricConfig{}, ContainerUptimeMetricConfig{}, K8sContainerRestartCountMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerApplicationTypeMetricConfig{}, ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerExitsMetricConfig{}, ContainerInfoMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerOomKillsMetricConfig{}, ContainerResourcesCPUDelayMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesDelayMetricConfig{}, ContainerResourcesDiskDelayMetricConfig{}, ContainerResourcesDiskReadMetricConfig{}, ContainerResourcesDiskReadsMetricConfig{}, ContainerResourcesDiskReservedMetricConfig{}, ContainerResourcesDiskSizeMetricConfig{}, ContainerResourcesDiskUsedMetricConfig{}, ContainerResourcesDiskWritesMetricConfig{}, ContainerResourcesDiskWrittenMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerRestartsMetricConfig{}, ContainerUptimeMetricConfig{}, K8sContainerRestartCountMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

@@ -358,6 +358,10 @@ var MetricsInfo = metricsInfo{
 		Name:       "container.exits",
 		Attributes: []string{"exit_reason"},
 	},
+	ContainerInfo: metricInfo{
+		Name:       "container.info",
+		Attributes: []string{"image", "systemd_triggered_by", "systemd_type"},
+	},
 	ContainerMemoryRss: metricInfo{
 		Name: "container.memory.rss",
 	},
@@ -481,6 +485,34 @@ var MetricsInfo = metricsInfo{
 	ContainerResourcesDiskDelay: metricInfo{
 		Name: "container.resources.disk.delay",
 	},
+	ContainerResourcesDiskRead: metricInfo{
+		Name:       "container.resources.disk.read",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
+	ContainerResourcesDiskReads: metricInfo{
+		Name:       "container.resources.disk.reads",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
+	ContainerResourcesDiskReserved: metricInfo{
+		Name:       "container.resources.disk.reserved",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
+	ContainerResourcesDiskSize: metricInfo{
+		Name:       "container.resources.disk.size",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
+	ContainerResourcesDiskUsed: metricInfo{
+		Name:       "container.resources.disk.used",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
+	ContainerResourcesDiskWrites: metricInfo{
+		Name:       "container.resources.disk.writes",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
+	ContainerResourcesDiskWritten: metricInfo{
+		Name:       "container.resources.disk.written",
+		Attributes: []string{"device", "mount_point", "volume"},
+	},
 	ContainerResourcesIoPressureWaiting: metricInfo{
 		Name:       "container.resources.io.pressure_waiting",
 		Attributes: []string{"kind"},
@@ -543,6 +575,7 @@ type metricsInfo struct {
 	ContainerCPUTime                        metricInfo
 	ContainerDiskIo                         metricInfo
 	ContainerExits                          metricInfo
+	ContainerInfo                           metricInfo
 	ContainerMemoryRss                      metricInfo
 	ContainerMemoryUsage                    metricInfo
 	ContainerMemoryWorkingSet               metricInfo
@@ -577,6 +610,13 @@ type metricsInfo struct {
 	ContainerResourcesCPUUser               metricInfo
 	ContainerResourcesDelay                 metricInfo
 	ContainerResourcesDiskDelay             metricInfo
+	ContainerResourcesDiskRead              metricInfo
+	ContainerResourcesDiskReads             metricInfo
+	ContainerResourcesDiskReserved          metricInfo
+	ContainerResourcesDiskSize              metricInfo
+	ContainerResourcesDiskUsed              metricInfo
+	ContainerResourcesDiskWrites            metricInfo
+	ContainerResourcesDiskWritten           metricInfo
 	ContainerResourcesIoPressureWaiting     metricInfo
 	ContainerResourcesMemoryCache           metricInfo
 	ContainerResourcesMemoryEvents          metricInfo
@@ -808,6 +848,60 @@ func (m *metricContainerExits) emit(metrics pmetric.MetricSlice) {
 
 func newMetricContainerExits(cfg ContainerExitsMetricConfig) metricContainerExits {
 	m := metricContainerExits{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerInfo struct {
+	data     pmetric.Metric            // data buffer for generated metric.
+	config   ContainerInfoMetricConfig // metric config provided by user.
+	capacity int                       // max observed number of data points added to the metric.
+}
+
+// init fills container.info metric with initial data.
+func (m *metricContainerInfo) init() {
+	m.data.SetName("container.info")
+	m.data.SetDescription("What a container runtime, or systemd, tells of the container; always 1.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerInfo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, imageAttributeValue string, systemdTriggeredByAttributeValue string, systemdTypeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("image", imageAttributeValue)
+	dp.Attributes().PutStr("systemd_triggered_by", systemdTriggeredByAttributeValue)
+	dp.Attributes().PutStr("systemd_type", systemdTypeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerInfo) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerInfo) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerInfo(cfg ContainerInfoMetricConfig) metricContainerInfo {
+	m := metricContainerInfo{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -2621,6 +2715,392 @@ func newMetricContainerResourcesDiskDelay(cfg ContainerResourcesDiskDelayMetricC
 	return m
 }
 
+type metricContainerResourcesDiskRead struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   ContainerResourcesDiskReadMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.read metric with initial data.
+func (m *metricContainerResourcesDiskRead) init() {
+	m.data.SetName("container.resources.disk.read")
+	m.data.SetDescription("Bytes read from a disk.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskRead) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskRead) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskRead) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskRead(cfg ContainerResourcesDiskReadMetricConfig) metricContainerResourcesDiskRead {
+	m := metricContainerResourcesDiskRead{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskReads struct {
+	data     pmetric.Metric                          // data buffer for generated metric.
+	config   ContainerResourcesDiskReadsMetricConfig // metric config provided by user.
+	capacity int                                     // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.reads metric with initial data.
+func (m *metricContainerResourcesDiskReads) init() {
+	m.data.SetName("container.resources.disk.reads")
+	m.data.SetDescription("Reads from a disk.")
+	m.data.SetUnit("{operation}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskReads) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskReads) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskReads) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskReads(cfg ContainerResourcesDiskReadsMetricConfig) metricContainerResourcesDiskReads {
+	m := metricContainerResourcesDiskReads{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskReserved struct {
+	data     pmetric.Metric                             // data buffer for generated metric.
+	config   ContainerResourcesDiskReservedMetricConfig // metric config provided by user.
+	capacity int                                        // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.reserved metric with initial data.
+func (m *metricContainerResourcesDiskReserved) init() {
+	m.data.SetName("container.resources.disk.reserved")
+	m.data.SetDescription("Space of a file system that is free but for root alone.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskReserved) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskReserved) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskReserved) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskReserved(cfg ContainerResourcesDiskReservedMetricConfig) metricContainerResourcesDiskReserved {
+	m := metricContainerResourcesDiskReserved{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskSize struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   ContainerResourcesDiskSizeMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.size metric with initial data.
+func (m *metricContainerResourcesDiskSize) init() {
+	m.data.SetName("container.resources.disk.size")
+	m.data.SetDescription("Size of a file system that the container writes to.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskSize) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskSize) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskSize) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskSize(cfg ContainerResourcesDiskSizeMetricConfig) metricContainerResourcesDiskSize {
+	m := metricContainerResourcesDiskSize{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskUsed struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   ContainerResourcesDiskUsedMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.used metric with initial data.
+func (m *metricContainerResourcesDiskUsed) init() {
+	m.data.SetName("container.resources.disk.used")
+	m.data.SetDescription("Space in use on a file system that the container writes to.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskUsed) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskUsed) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskUsed) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskUsed(cfg ContainerResourcesDiskUsedMetricConfig) metricContainerResourcesDiskUsed {
+	m := metricContainerResourcesDiskUsed{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskWrites struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   ContainerResourcesDiskWritesMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.writes metric with initial data.
+func (m *metricContainerResourcesDiskWrites) init() {
+	m.data.SetName("container.resources.disk.writes")
+	m.data.SetDescription("Writes to a disk.")
+	m.data.SetUnit("{operation}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskWrites) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskWrites) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskWrites) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskWrites(cfg ContainerResourcesDiskWritesMetricConfig) metricContainerResourcesDiskWrites {
+	m := metricContainerResourcesDiskWrites{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerResourcesDiskWritten struct {
+	data     pmetric.Metric                            // data buffer for generated metric.
+	config   ContainerResourcesDiskWrittenMetricConfig // metric config provided by user.
+	capacity int                                       // max observed number of data points added to the metric.
+}
+
+// init fills container.resources.disk.written metric with initial data.
+func (m *metricContainerResourcesDiskWritten) init() {
+	m.data.SetName("container.resources.disk.written")
+	m.data.SetDescription("Bytes written to a disk.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerResourcesDiskWritten) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", deviceAttributeValue)
+	dp.Attributes().PutStr("mount_point", mountPointAttributeValue)
+	dp.Attributes().PutStr("volume", volumeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerResourcesDiskWritten) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerResourcesDiskWritten) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerResourcesDiskWritten(cfg ContainerResourcesDiskWrittenMetricConfig) metricContainerResourcesDiskWritten {
+	m := metricContainerResourcesDiskWritten{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 type metricContainerResourcesIoPressureWaiting struct {
 	data     pmetric.Metric                                  // data buffer for generated metric.
 	config   ContainerResourcesIoPressureWaitingMetricConfig // metric config provided by user.
@@ -3503,6 +3983,7 @@ type MetricsBuilder struct {
 	metricContainerCPUTime                        metricContainerCPUTime
 	metricContainerDiskIo                         metricContainerDiskIo
 	metricContainerExits                          metricContainerExits
+	metricContainerInfo                           metricContainerInfo
 	metricContainerMemoryRss                      metricContainerMemoryRss
 	metricContainerMemoryUsage                    metricContainerMemoryUsage
 	metricContainerMemoryWorkingSet               metricContainerMemoryWorkingSet
@@ -3537,6 +4018,13 @@ type MetricsBuilder struct {
 	metricContainerResourcesCPUUser               metricContainerResourcesCPUUser
 	metricContainerResourcesDelay                 metricContainerResourcesDelay
 	metricContainerResourcesDiskDelay             metricContainerResourcesDiskDelay
+	metricContainerResourcesDiskRead              metricContainerResourcesDiskRead
+	metricContainerResourcesDiskReads             metricContainerResourcesDiskReads
+	metricContainerResourcesDiskReserved          metricContainerResourcesDiskReserved
+	metricContainerResourcesDiskSize              metricContainerResourcesDiskSize
+	metricContainerResourcesDiskUsed              metricContainerResourcesDiskUsed
+	metricContainerResourcesDiskWrites            metricContainerResourcesDiskWrites
+	metricContainerResourcesDiskWritten           metricContainerResourcesDiskWritten
 	metricContainerResourcesIoPressureWaiting     metricContainerResourcesIoPressureWaiting
 	metricContainerResourcesMemoryCache           metricContainerResourcesMemoryCache
 	metricContainerResourcesMemoryEvents          metricContainerResourcesMemoryEvents
@@ -3583,6 +4071,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerCPUTime:                        newMetricContainerCPUTime(mbc.Metrics.ContainerCPUTime),
 		metricContainerDiskIo:                         newMetricContainerDiskIo(mbc.Metrics.ContainerDiskIo),
 		metricContainerExits:                          newMetricContainerExits(mbc.Metrics.ContainerExits),
+		metricContainerInfo:                           newMetricContainerInfo(mbc.Metrics.ContainerInfo),
 		metricContainerMemoryRss:                      newMetricContainerMemoryRss(mbc.Metrics.ContainerMemoryRss),
 		metricContainerMemoryUsage:                    newMetricContainerMemoryUsage(mbc.Metrics.ContainerMemoryUsage),
 		metricContainerMemoryWorkingSet:               newMetricContainerMemoryWorkingSet(mbc.Metrics.ContainerMemoryWorkingSet),
@@ -3617,6 +4106,13 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerResourcesCPUUser:               newMetricContainerResourcesCPUUser(mbc.Metrics.ContainerResourcesCPUUser),
 		metricContainerResourcesDelay:                 newMetricContainerResourcesDelay(mbc.Metrics.ContainerResourcesDelay),
 		metricContainerResourcesDiskDelay:             newMetricContainerResourcesDiskDelay(mbc.Metrics.ContainerResourcesDiskDelay),
+		metricContainerResourcesDiskRead:              newMetricContainerResourcesDiskRead(mbc.Metrics.ContainerResourcesDiskRead),
+		metricContainerResourcesDiskReads:             newMetricContainerResourcesDiskReads(mbc.Metrics.ContainerResourcesDiskReads),
+		metricContainerResourcesDiskReserved:          newMetricContainerResourcesDiskReserved(mbc.Metrics.ContainerResourcesDiskReserved),
+		metricContainerResourcesDiskSize:              newMetricContainerResourcesDiskSize(mbc.Metrics.ContainerResourcesDiskSize),
+		metricContainerResourcesDiskUsed:              newMetricContainerResourcesDiskUsed(mbc.Metrics.ContainerResourcesDiskUsed),
+		metricContainerResourcesDiskWrites:            newMetricContainerResourcesDiskWrites(mbc.Metrics.ContainerResourcesDiskWrites),
+		metricContainerResourcesDiskWritten:           newMetricContainerResourcesDiskWritten(mbc.Metrics.ContainerResourcesDiskWritten),
 		metricContainerResourcesIoPressureWaiting:     newMetricContainerResourcesIoPressureWaiting(mbc.Metrics.ContainerResourcesIoPressureWaiting),
 		metricContainerResourcesMemoryCache:           newMetricContainerResourcesMemoryCache(mbc.Metrics.ContainerResourcesMemoryCache),
 		metricContainerResourcesMemoryEvents:          newMetricContainerResourcesMemoryEvents(mbc.Metrics.ContainerResourcesMemoryEvents),
@@ -3703,6 +4199,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerCPUTime.emit(ils.Metrics())
 	mb.metricContainerDiskIo.emit(ils.Metrics())
 	mb.metricContainerExits.emit(ils.Metrics())
+	mb.metricContainerInfo.emit(ils.Metrics())
 	mb.metricContainerMemoryRss.emit(ils.Metrics())
 	mb.metricContainerMemoryUsage.emit(ils.Metrics())
 	mb.metricContainerMemoryWorkingSet.emit(ils.Metrics())
@@ -3737,6 +4234,13 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerResourcesCPUUser.emit(ils.Metrics())
 	mb.metricContainerResourcesDelay.emit(ils.Metrics())
 	mb.metricContainerResourcesDiskDelay.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskRead.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskReads.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskReserved.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskSize.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskUsed.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskWrites.emit(ils.Metrics())
+	mb.metricContainerResourcesDiskWritten.emit(ils.Metrics())
 	mb.metricContainerResourcesIoPressureWaiting.emit(ils.Metrics())
 	mb.metricContainerResourcesMemoryCache.emit(ils.Metrics())
 	mb.metricContainerResourcesMemoryEvents.emit(ils.Metrics())
@@ -3793,6 +4297,11 @@ func (mb *MetricsBuilder) RecordContainerDiskIoDataPoint(ts pcommon.Timestamp, v
 // RecordContainerExitsDataPoint adds a data point to container.exits metric.
 func (mb *MetricsBuilder) RecordContainerExitsDataPoint(ts pcommon.Timestamp, val int64, exitReasonAttributeValue AttributeExitReason) {
 	mb.metricContainerExits.recordDataPoint(mb.startTime, ts, val, exitReasonAttributeValue.String())
+}
+
+// RecordContainerInfoDataPoint adds a data point to container.info metric.
+func (mb *MetricsBuilder) RecordContainerInfoDataPoint(ts pcommon.Timestamp, val int64, imageAttributeValue string, systemdTriggeredByAttributeValue string, systemdTypeAttributeValue string) {
+	mb.metricContainerInfo.recordDataPoint(mb.startTime, ts, val, imageAttributeValue, systemdTriggeredByAttributeValue, systemdTypeAttributeValue)
 }
 
 // RecordContainerMemoryRssDataPoint adds a data point to container.memory.rss metric.
@@ -3963,6 +4472,41 @@ func (mb *MetricsBuilder) RecordContainerResourcesDelayDataPoint(ts pcommon.Time
 // RecordContainerResourcesDiskDelayDataPoint adds a data point to container.resources.disk.delay metric.
 func (mb *MetricsBuilder) RecordContainerResourcesDiskDelayDataPoint(ts pcommon.Timestamp, val float64) {
 	mb.metricContainerResourcesDiskDelay.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordContainerResourcesDiskReadDataPoint adds a data point to container.resources.disk.read metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskReadDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskRead.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
+}
+
+// RecordContainerResourcesDiskReadsDataPoint adds a data point to container.resources.disk.reads metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskReadsDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskReads.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
+}
+
+// RecordContainerResourcesDiskReservedDataPoint adds a data point to container.resources.disk.reserved metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskReservedDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskReserved.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
+}
+
+// RecordContainerResourcesDiskSizeDataPoint adds a data point to container.resources.disk.size metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskSizeDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskSize.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
+}
+
+// RecordContainerResourcesDiskUsedDataPoint adds a data point to container.resources.disk.used metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskUsedDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskUsed.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
+}
+
+// RecordContainerResourcesDiskWritesDataPoint adds a data point to container.resources.disk.writes metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskWritesDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskWrites.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
+}
+
+// RecordContainerResourcesDiskWrittenDataPoint adds a data point to container.resources.disk.written metric.
+func (mb *MetricsBuilder) RecordContainerResourcesDiskWrittenDataPoint(ts pcommon.Timestamp, val int64, deviceAttributeValue string, mountPointAttributeValue string, volumeAttributeValue string) {
+	mb.metricContainerResourcesDiskWritten.recordDataPoint(mb.startTime, ts, val, deviceAttributeValue, mountPointAttributeValue, volumeAttributeValue)
 }
 
 // RecordContainerResourcesIoPressureWaitingDataPoint adds a data point to container.resources.io.pressure_waiting metric.

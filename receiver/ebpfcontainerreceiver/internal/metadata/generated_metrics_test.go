@@ -69,6 +69,9 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerExitsDataPoint(ts, 1, AttributeExitReasonCompleted)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerInfoDataPoint(ts, 1, "image-val", "systemd_triggered_by-val", "systemd_type-val")
 
 			allMetricsCount++
 			mb.RecordContainerMemoryRssDataPoint(ts, 1)
@@ -171,6 +174,27 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerResourcesDiskDelayDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskReadDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskReadsDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskReservedDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskSizeDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskUsedDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskWritesDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerResourcesDiskWrittenDataPoint(ts, 1, "device-val", "mount_point-val", "volume-val")
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerResourcesIoPressureWaitingDataPoint(ts, 1, AttributeKindFull)
@@ -320,6 +344,27 @@ func TestMetricsBuilder(t *testing.T) {
 					exitReasonAttrVal, ok := dp.Attributes().Get("reason")
 					assert.True(t, ok)
 					assert.Equal(t, "completed", exitReasonAttrVal.Str())
+				case "container.info":
+					assert.False(t, validatedMetrics["container.info"], "Found a duplicate in the metrics slice: container.info")
+					validatedMetrics["container.info"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "What a container runtime, or systemd, tells of the container; always 1.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					imageAttrVal, ok := dp.Attributes().Get("image")
+					assert.True(t, ok)
+					assert.Equal(t, "image-val", imageAttrVal.Str())
+					systemdTriggeredByAttrVal, ok := dp.Attributes().Get("systemd_triggered_by")
+					assert.True(t, ok)
+					assert.Equal(t, "systemd_triggered_by-val", systemdTriggeredByAttrVal.Str())
+					systemdTypeAttrVal, ok := dp.Attributes().Get("systemd_type")
+					assert.True(t, ok)
+					assert.Equal(t, "systemd_type-val", systemdTypeAttrVal.Str())
 				case "container.memory.rss":
 					assert.False(t, validatedMetrics["container.memory.rss"], "Found a duplicate in the metrics slice: container.memory.rss")
 					validatedMetrics["container.memory.rss"] = true
@@ -872,6 +917,161 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
 					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+				case "container.resources.disk.read":
+					assert.False(t, validatedMetrics["container.resources.disk.read"], "Found a duplicate in the metrics slice: container.resources.disk.read")
+					validatedMetrics["container.resources.disk.read"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes read from a disk.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
+				case "container.resources.disk.reads":
+					assert.False(t, validatedMetrics["container.resources.disk.reads"], "Found a duplicate in the metrics slice: container.resources.disk.reads")
+					validatedMetrics["container.resources.disk.reads"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Reads from a disk.", mi.Description())
+					assert.Equal(t, "{operation}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
+				case "container.resources.disk.reserved":
+					assert.False(t, validatedMetrics["container.resources.disk.reserved"], "Found a duplicate in the metrics slice: container.resources.disk.reserved")
+					validatedMetrics["container.resources.disk.reserved"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Space of a file system that is free but for root alone.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
+				case "container.resources.disk.size":
+					assert.False(t, validatedMetrics["container.resources.disk.size"], "Found a duplicate in the metrics slice: container.resources.disk.size")
+					validatedMetrics["container.resources.disk.size"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Size of a file system that the container writes to.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
+				case "container.resources.disk.used":
+					assert.False(t, validatedMetrics["container.resources.disk.used"], "Found a duplicate in the metrics slice: container.resources.disk.used")
+					validatedMetrics["container.resources.disk.used"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Space in use on a file system that the container writes to.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
+				case "container.resources.disk.writes":
+					assert.False(t, validatedMetrics["container.resources.disk.writes"], "Found a duplicate in the metrics slice: container.resources.disk.writes")
+					validatedMetrics["container.resources.disk.writes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Writes to a disk.", mi.Description())
+					assert.Equal(t, "{operation}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
+				case "container.resources.disk.written":
+					assert.False(t, validatedMetrics["container.resources.disk.written"], "Found a duplicate in the metrics slice: container.resources.disk.written")
+					validatedMetrics["container.resources.disk.written"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes written to a disk.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					deviceAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "device-val", deviceAttrVal.Str())
+					mountPointAttrVal, ok := dp.Attributes().Get("mount_point")
+					assert.True(t, ok)
+					assert.Equal(t, "mount_point-val", mountPointAttrVal.Str())
+					volumeAttrVal, ok := dp.Attributes().Get("volume")
+					assert.True(t, ok)
+					assert.Equal(t, "volume-val", volumeAttrVal.Str())
 				case "container.resources.io.pressure_waiting":
 					assert.False(t, validatedMetrics["container.resources.io.pressure_waiting"], "Found a duplicate in the metrics slice: container.resources.io.pressure_waiting")
 					validatedMetrics["container.resources.io.pressure_waiting"] = true

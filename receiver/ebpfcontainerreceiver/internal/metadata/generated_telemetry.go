@@ -31,6 +31,7 @@ type TelemetryBuilder struct {
 	EbpfContainerCgroupsUnresolved metric.Int64ObservableCounter
 	EbpfContainerContainers        metric.Int64ObservableGauge
 	EbpfContainerDelayAnomalies    metric.Int64ObservableCounter
+	EbpfContainerDiskIoUnaccounted metric.Int64ObservableCounter
 	EbpfContainerEdgesFolded       metric.Int64ObservableCounter
 	EbpfContainerEdgesUnaccounted  metric.Int64ObservableCounter
 	EbpfContainerEventsDropped     metric.Int64ObservableCounter
@@ -39,7 +40,10 @@ type TelemetryBuilder struct {
 	EbpfContainerListenersFolded   metric.Int64ObservableCounter
 	EbpfContainerMapEntries        metric.Int64ObservableGauge
 	EbpfContainerMapLimit          metric.Int64ObservableGauge
+	EbpfContainerMountsSkipped     metric.Int64ObservableCounter
 	EbpfContainerReadErrors        metric.Int64ObservableCounter
+	EbpfContainerRuntimeConnected  metric.Int64ObservableGauge
+	EbpfContainerRuntimeErrors     metric.Int64ObservableCounter
 	EbpfContainerScrapeDuration    metric.Float64Histogram
 	EbpfContainerSocketsAdopted    metric.Int64ObservableCounter
 	EbpfContainerTasksUnaccounted  metric.Int64ObservableCounter
@@ -94,6 +98,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerDelayAnomaliesCallback(cb 
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerDelayAnomalies, obs: o})
 		return nil
 	}, builder.EbpfContainerDelayAnomalies)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerDiskIoUnaccountedCallback sets callback for observable EbpfContainerDiskIoUnaccounted metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerDiskIoUnaccountedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerDiskIoUnaccounted, obs: o})
+		return nil
+	}, builder.EbpfContainerDiskIoUnaccounted)
 	if err != nil {
 		return err
 	}
@@ -223,12 +242,57 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerMapLimitCallback(cb metric
 	return nil
 }
 
+// RegisterEbpfContainerMountsSkippedCallback sets callback for observable EbpfContainerMountsSkipped metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerMountsSkippedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerMountsSkipped, obs: o})
+		return nil
+	}, builder.EbpfContainerMountsSkipped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterEbpfContainerReadErrorsCallback sets callback for observable EbpfContainerReadErrors metric.
 func (builder *TelemetryBuilder) RegisterEbpfContainerReadErrorsCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerReadErrors, obs: o})
 		return nil
 	}, builder.EbpfContainerReadErrors)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerRuntimeConnectedCallback sets callback for observable EbpfContainerRuntimeConnected metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerRuntimeConnectedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerRuntimeConnected, obs: o})
+		return nil
+	}, builder.EbpfContainerRuntimeConnected)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerRuntimeErrorsCallback sets callback for observable EbpfContainerRuntimeErrors metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerRuntimeErrorsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerRuntimeErrors, obs: o})
+		return nil
+	}, builder.EbpfContainerRuntimeErrors)
 	if err != nil {
 		return err
 	}
@@ -344,6 +408,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{delay}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfContainerDiskIoUnaccounted, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_disk_io_unaccounted",
+		metric.WithDescription("Block I/O operations that were not counted: the table in the kernel was full, or the kernel did not run our program. [Alpha]"),
+		metric.WithUnit("{operation}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfContainerEdgesFolded, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpf_container_edges_folded",
 		metric.WithDescription("Connections counted under ~other because the table of edges in the kernel was full. [Alpha]"),
@@ -392,9 +462,27 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit("{entry}"),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfContainerMountsSkipped, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_mounts_skipped",
+		metric.WithDescription("File systems of which the size was not given in a collection, because they did not answer in time. [Alpha]"),
+		metric.WithUnit("{mount}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfContainerReadErrors, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpf_container_read_errors",
 		metric.WithDescription("Reads of the files of one container that went wrong. [Alpha]"),
+		metric.WithUnit("{error}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerRuntimeConnected, err = builder.meter.Int64ObservableGauge(
+		"otelcol_ebpf_container_runtime_connected",
+		metric.WithDescription("Whether a runtime could be asked for names when it was asked last; no datapoint where there is none. [Alpha]"),
+		metric.WithUnit(""),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerRuntimeErrors, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_runtime_errors",
+		metric.WithDescription("Questions that a runtime did not answer: it cannot be reached, is too slow, or does not make sense. [Alpha]"),
 		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
