@@ -22,10 +22,12 @@ const nobody = 65534
 type collectorConfig struct {
 	identities []string
 	interval   time.Duration
-	containers []string // path forms, nothing else is observed
-	otlp       string   // address of another collector to push the same data and log records to, "" for none
-	delays     bool     // switch the kernel's delay accounting on
-	user       uint32   // 0 is root
+	containers []string          // path forms, nothing else is observed
+	include    []string          // the same as regular expressions
+	sockets    map[string]string // of runtimes to ask for names, by family; no others are asked
+	otlp       string            // address of another collector to push the same data and log records to, "" for none
+	delays     bool              // switch the kernel's delay accounting on
+	user       uint32            // 0 is root
 }
 
 // collector is a running otelcol-custom.
@@ -95,9 +97,15 @@ func startOtelcol(t *testing.T, binary, config string, user uint32) *process {
 }
 
 func (c collectorConfig) yaml(targets map[string]string, ownPort int) string {
-	var receivers, exporters, pipelines, include strings.Builder
+	var receivers, exporters, pipelines, include, sockets strings.Builder
 	for _, name := range c.containers {
 		fmt.Fprintf(&include, "'^%s$', ", strings.ReplaceAll(name, ".", `\.`))
+	}
+	for _, pattern := range c.include {
+		fmt.Fprintf(&include, "'%s', ", pattern)
+	}
+	for _, family := range []string{"docker", "podman", "cri", "containerd", "systemd"} {
+		fmt.Fprintf(&sockets, "%s: [%s], ", family, c.sockets[family])
 	}
 	for _, identity := range c.identities {
 		fmt.Fprintf(&receivers, `
@@ -105,7 +113,8 @@ func (c collectorConfig) yaml(targets map[string]string, ownPort int) string {
     identity: %s
     collection_interval: %v
     delays: {enable_accounting: %t}
-    containers: {include: [%s]}`, identity, identity, c.interval, c.delays, include.String())
+    runtimes: {sockets: {%s}}
+    containers: {include: [%s]}`, identity, identity, c.interval, c.delays, sockets.String(), include.String())
 		fmt.Fprintf(&exporters, `
   prometheus/%s:
     endpoint: %s

@@ -27,6 +27,7 @@ const testImage = "e2e/load:1"
 type docker struct {
 	dir    string
 	socket string
+	words  []string // of the command that runs the daemon
 	daemon *process
 }
 
@@ -44,12 +45,19 @@ func startDocker(ctx context.Context, t *testing.T, ns netns, options ...string)
 	if _, err := os.Stat(key); errors.Is(err, fs.ErrNotExist) {
 		t.Cleanup(func() { _ = os.Remove(key) })
 	}
-	t.Cleanup(func() { d.sweep(t) })
-	command := append(ns.inside("dockerd", "--config-file", config,
+	t.Cleanup(func() { sweep(t, "dockerd", d.dir+"/exec/") })
+	d.words = append(ns.inside("dockerd", "--config-file", config,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--pidfile", filepath.Join(dir, "pid"), "-H", "unix://"+d.socket, "--bip", "198.18.0.1/24",
 		"--storage-driver", "overlay2", "--exec-opt", "native.cgroupdriver=cgroupfs"), options...)
-	cmd := exec.Command(command[0], command[1:]...)
+	d.start(ctx, t)
+	return d
+}
+
+// start starts the daemon, for the first time or again after its end.
+func (d *docker) start(ctx context.Context, t *testing.T) {
+	t.Helper()
+	cmd := exec.Command(d.words[0], d.words[1:]...)
 	// Its mounts vanish with it and its containers, whatever becomes of us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	d.daemon = start(t, "dockerd", cmd)
@@ -61,7 +69,6 @@ func startDocker(ctx context.Context, t *testing.T, ns netns, options ...string)
 		_, err := output(d.command(ctx, "version"))
 		return err
 	})
-	return d
 }
 
 func (d *docker) command(ctx context.Context, args ...string) *exec.Cmd {
@@ -130,6 +137,9 @@ func diedWith(t *testing.T, events *process, id string) (codes []int) {
 
 func (d *docker) removeContainers(t *testing.T) {
 	t.Helper()
+	if d.daemon.running() != nil {
+		return // ended by the test, and not the last one
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	ids, err := output(d.command(ctx, "ps", "-aq"))
@@ -141,24 +151,32 @@ func (d *docker) removeContainers(t *testing.T) {
 	}
 }
 
-// sweep ends what a dockerd that did not stop properly left running. Everything of ours has our directory in its
-// command line: containerd and its shims; containers are in cgroups below their shim's children.
-func (d *docker) sweep(t *testing.T) {
+// sweep ends what a daemon that did not stop properly left running. Everything of ours has our directory in its command
+// line: containerd and its shims; containers are in cgroups below their shim's children.
+func sweep(t *testing.T, daemon, dir string) {
 	t.Helper()
-	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Error(err)
-	}
-	for _, file := range procs {
-		cmdline, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(cmdline, []byte(d.dir+"/exec/")) {
-			continue
-		}
-		pid := filepath.Base(filepath.Dir(file))
-		t.Errorf("dockerd left process %s: %s", pid, bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))
+	for pid, cmdline := range processesWith(t, dir) {
+		t.Errorf("%s left process %s: %s", daemon, pid, cmdline)
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", pid, pid))
 		for _, p := range append(strings.Fields(string(children)), pid) {
 			kill(p)
 		}
 	}
+}
+
+// processesWith returns the command lines, by process id, that have a word in them.
+func processesWith(t *testing.T, word string) map[string]string {
+	t.Helper()
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Error(err)
+	}
+	found := map[string]string{}
+	for _, file := range procs {
+		cmdline, err := os.ReadFile(file)
+		if err == nil && bytes.Contains(cmdline, []byte(word)) {
+			found[filepath.Base(filepath.Dir(file))] = string(bytes.ReplaceAll(cmdline, []byte{0}, []byte{' '}))
+		}
+	}
+	return found
 }

@@ -17,6 +17,7 @@ import (
 // container is one that a test made, by what the identities call it.
 type container struct {
 	path    string            // path form
+	appID   string            // of Kubernetes
 	id      string            // the runtime's, "" for a systemd unit
 	semconv map[string]string // resource attributes in the semantic conventions, as labels
 	cgroup  cgroup
@@ -68,7 +69,7 @@ func identities(t *testing.T) []identity {
 		}},
 		{name: "coroot", labels: func(c container) map[string]string {
 			return withoutEmpty(map[string]string{
-				"container_id": c.path, "machine_id": machineID, "system_uuid": uuid,
+				"container_id": c.path, "app_id": c.appID, "machine_id": machineID, "system_uuid": uuid,
 			})
 		}},
 	}
@@ -103,6 +104,8 @@ func hostFile(t *testing.T, name string) string {
 // pointLabels are the attributes that the contract gives to the datapoints of a metric.
 func pointLabels(metric string) []string {
 	switch {
+	case metric == "container_info":
+		return []string{"image", "systemd_triggered_by", "systemd_type"}
 	case metric == "container_application_type":
 		return []string{"application_type"}
 	case metric == "container_exits_total":
@@ -138,14 +141,24 @@ func pointLabels(metric string) []string {
 	return nil
 }
 
+// mayBeEmpty tells of an attribute whether it has no value at times; it is no label then.
+func mayBeEmpty(label string) bool {
+	switch label {
+	case "proxy", "image", "systemd_triggered_by", "systemd_type", "mount_point", "volume":
+		return true
+	}
+	return false
+}
+
 // checkLabels returns an error unless the series have exactly the labels of their container's resource, those of their
 // datapoint and those of the scrape.
 func (i identity) checkLabels(c container, all []series) error {
 	for _, s := range all {
 		want := slices.Sorted(maps.Keys(i.labels(c)))
-		want = append(want, pointLabels(s.labels["__name__"])...)
-		if s.labels["proxy"] == "" {
-			want = slices.DeleteFunc(want, func(l string) bool { return l == "proxy" })
+		for _, label := range pointLabels(s.labels["__name__"]) {
+			if s.labels[label] != "" || !mayBeEmpty(label) {
+				want = append(want, label)
+			}
 		}
 		want = append(want, "__name__", "instance", "job")
 		slices.Sort(want)
