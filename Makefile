@@ -23,11 +23,11 @@ AS_USER := $(if $(and $(ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER) -H env "PATH=$$
 HAVE_CC := $(shell PATH="$(PATH)"; command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
 RACE := $(if $(HAVE_CC),-race)
 
-.PHONY: help run build test test-root test-kernels bench bench-tcp bench-delay generate lint check
+.PHONY: help run build test test-root test-kernels test-k8s bench bench-tcp bench-delay generate lint check
 .PHONY: test-packages generate-packages
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 build: ## build the collector: otelcol-custom/otelcol-custom
 	@$(AS_USER) env CGO_ENABLED=0 $(GO) -C otelcol-custom build $(BUILD_FLAGS) -ldflags '-s -w' -o otelcol-custom .
@@ -62,6 +62,9 @@ test-root: ## as test, but fails unless root
 
 test-kernels: ## run the kernel side's tests on other kernels, in QEMU (Debian amd64; KERNELS="6.1 6.12")
 	@test/kernels/run.sh $(KERNELS)
+
+test-k8s: build ## run the collector on a node of a real Kubernetes (Debian amd64, root; the first time builds Kubernetes)
+	@test/k8s/run.sh
 
 bench: ## run the benchmarks
 	@$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
@@ -153,7 +156,7 @@ fi
 endef
 
 test-packages:
-	@$(call install,dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static iptables=iptables nft=nftables ip=iproute2 prometheus=prometheus promtool=prometheus,tests that use them skip)
+	@$(call install,dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static iptables=iptables nft=nftables ip=iproute2 prometheus=prometheus promtool=prometheus podman=podman dbus-daemon=dbus-daemon mkfs.ext4=e2fsprogs mkfs.btrfs=btrfs-progs sfdisk=fdisk,tests that use them skip)
 
 generate-packages:
 	@$(call install,clang-19=clang-19 llvm-strip-19=llvm-19 /usr/include/bpf/bpf_helpers.h=libbpf-dev,the kernel programs cannot be compiled)
