@@ -215,14 +215,14 @@ func exists(elem ...string) bool {
 	return err == nil
 }
 
-// shareOfDescriptors returns half of the descriptors that this process may have. A host of 200 containers needs some
+// shareOfDescriptors returns a quarter of the descriptors that this process may have, which may have two receivers. A host of 200 containers needs some
 // 3,000 to 4,000; past the bound a file is opened for each read.
 func shareOfDescriptors() int64 {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur < 2 {
 		return 0
 	}
-	return int64(min(lim.Cur, 1<<20) / 2)
+	return int64(min(lim.Cur, 1<<20) / 4)
 }
 
 // clockTick returns the unit of cpuacct.stat, 1/USER_HZ seconds.

@@ -116,7 +116,7 @@ func (inv *Inventory) readDueOnes(now time.Time) (next time.Duration) {
 	inv.mu.Lock()
 	for _, c := range inv.containers {
 		l := c.current
-		if !l.young || !c.goneAt.IsZero() {
+		if !l.young || !c.goneAt.IsZero() || !c.isRead() {
 			continue
 		}
 		every := max(now.Sub(l.born)/readDue, lookAtMostEvery)

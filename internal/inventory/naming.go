@@ -61,6 +61,10 @@ func (c *container) isShown(now time.Time) bool {
 	return !c.hidden && (!c.pending || now.Sub(c.askedAt) > namesWithin)
 }
 
+// isRead tells whether the files of a container are worth reading: those of one that nobody may ever want would take up time
+// and descriptors. mu is held.
+func (c *container) isRead() bool { return !c.dropped && (!c.hidden || c.pending) }
+
 // ask has the runtimes asked for the names of c, where any may know it. mu is held.
 func (inv *Inventory) ask(c *container, now time.Time) {
 	if inv.directory == nil {

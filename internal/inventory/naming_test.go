@@ -373,3 +373,24 @@ func TestEventsWaitForTheName(t *testing.T) {
 		t.Errorf("got %+v", e)
 	}
 }
+
+// A container that a name may yet make wanted is not read when no name came: it may be one of hundreds.
+func TestHiddenContainersAreNotRead(t *testing.T) {
+	h := newNamedHost(t, Options{Include: []*regexp.Regexp{regexp.MustCompile("^/docker/web$")}})
+	h.cgroup(dockerA, time.Second)
+	ref := cgroups.ParsePath("/" + dockerA)
+	h.directory.answer(ref, runtimes.Info{}, runtimes.ErrNobodyKnows)
+	h.use(dockerA, 2*time.Second)
+	h.pass(time.Minute)
+	wantNames(t, h.snapshot())
+	h.inv.mu.Lock()
+	read := h.inv.containers["/"+dockerA].current.lastStats().CPU.Usage.V
+	h.inv.mu.Unlock()
+	if read == 2*time.Second {
+		t.Error("it was read")
+	}
+	h.tell(dockerA, docker("web"))
+	if c := h.snapshot()["/docker/web"]; c.Stats.CPU.Usage.V != 2*time.Second {
+		t.Errorf("got %+v", c.Stats.CPU)
+	}
+}

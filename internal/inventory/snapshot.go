@@ -236,7 +236,7 @@ func (inv *Inventory) readLive(ctx context.Context) {
 	inv.mu.Lock()
 	live := make([]*life, 0, len(inv.containers))
 	for _, c := range inv.containers {
-		if c.goneAt.IsZero() {
+		if c.goneAt.IsZero() && c.isRead() {
 			live = append(live, c.current)
 		}
 	}

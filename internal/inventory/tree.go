@@ -175,7 +175,7 @@ func (inv *Inventory) onEvent(e bpf.CgroupEvent) {
 		inv.addDir(cgroups.Dir{ID: id, Path: e.Path}, inv.now())
 	case bpf.CgroupEmptied:
 		// The last chance to read the totals: the runtime is about to remove it.
-		if d := inv.dirs[id]; d != nil && d.life != nil && d.top && d.deadAt.IsZero() {
+		if d := inv.dirs[id]; d != nil && d.life != nil && d.top && d.deadAt.IsZero() && d.life.container.isRead() {
 			l := d.life
 			inv.mu.Unlock()
 			err := l.read(inv.now())
