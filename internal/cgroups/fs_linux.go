@@ -186,11 +186,12 @@ func (f *FS) UnifiedDir() string {
 // read. It touches no file. The caller closes it.
 func (f *FS) Cgroup(cgroup string) *Cgroup {
 	return &Cgroup{
-		fs:    f,
-		path:  path.Clean("/" + cgroup),
-		dirs:  closedSlots(len(f.dirs)),
-		slots: closedSlots(f.files),
-		phase: uint(f.handles.Add(1)),
+		fs:     f,
+		path:   path.Clean("/" + cgroup),
+		dirs:   closedSlots(len(f.dirs)),
+		inodes: make([]uint64, len(f.dirs)),
+		slots:  closedSlots(f.files),
+		phase:  uint(f.handles.Add(1)),
 	}
 }
 

@@ -353,6 +353,30 @@ func TestReadKeepsNoMoreDescriptorsThanAllowed(t *testing.T) {
 	}
 }
 
+// A container that is started again has its cgroup at the same path.
+func TestReadStaysWithItsCgroupWithoutDescriptors(t *testing.T) {
+	root := writeTree(t, map[string]string{"cgroup.controllers": "", "a/cpu.stat": "usage_usec 5\n"})
+	f := openHost(t, root)
+	f.maxOpen = 0
+	c := f.Cgroup("/a")
+	defer c.Close()
+	var s Stats
+	if err := c.Read(&s); err != nil || s.CPU.Usage != Some(5*time.Microsecond) {
+		t.Fatalf("got %v, %v", s.CPU.Usage, err)
+	}
+	if err := os.Rename(filepath.Join(root, "a"), filepath.Join(root, "was")); err != nil { // keeps the inode number in use
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(root, "a"), os.DirFS(filepath.Join(root, "was"))); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := c.Read(&s); !errors.Is(err, fs.ErrNotExist) || s.CPU.Usage.OK {
+			t.Errorf("got %v, %v of another cgroup", s.CPU.Usage, err)
+		}
+	}
+}
+
 func openDescriptors(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

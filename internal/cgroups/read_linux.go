@@ -26,15 +26,17 @@ const retryEvery = 16
 //
 // It stays with the directories that it has found: a cgroup that is made at the same path later is another one.
 type Cgroup struct {
-	fs    *FS
-	path  string
-	dirs  []int32 // descriptor of the directory in each hierarchy of fs.dirs, or one of the above
-	slots []int32 // descriptor of each file, or one of the above
-	id    ID      // to be checked by the next Read; its Inode is 0 when there is nothing to check
-	reads uint
-	phase uint // spreads the second looks of all Cgroups
+	fs     *FS
+	path   string
+	dirs   []int32  // descriptor of the directory in each hierarchy of fs.dirs, or one of the above
+	inodes []uint64 // of the directories that it has found, 0 for none
+	slots  []int32  // descriptor of each file, or one of the above
+	id     ID       // to be checked by the next Read; its Inode is 0 when there is nothing to check
+	reads  uint
+	phase  uint // spreads the second looks of all Cgroups
 
-	suspect uint // set of dirs in which a file has vanished during this Read
+	suspect  uint // set of dirs in which a file has vanished during this Read
+	borrowed uint // set of dirs that are open for this Read alone
 
 	// inhabited is true once the v2 cgroup was seen with processes. It is used on hybrid hosts only.
 	inhabited bool
@@ -105,7 +107,9 @@ func (c *Cgroup) Read(s *Stats) error {
 	buf.finish()
 	buf.s = nil
 	c.fs.buffers.Put(buf)
-	if c.findGone() || !alive && len(errs) == 0 {
+	gone := c.findGone()
+	c.giveBack()
+	if gone || !alive && len(errs) == 0 {
 		return fmt.Errorf("cgroup %s: %w", c.path, fs.ErrNotExist)
 	}
 	return errors.Join(errs...)
@@ -214,9 +218,6 @@ func (c *Cgroup) openFile(slot, dir int, name string) (fd int32, kept bool, err 
 	if err != nil {
 		return 0, false, err
 	}
-	if at < 0 {
-		at, name = unix.AT_FDCWD, c.fs.dirs[dir]+c.path+"/"+name
-	}
 	n, err := retryInterrupted(func() (int, error) {
 		return unix.Openat(int(at), name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	})
@@ -226,7 +227,7 @@ func (c *Cgroup) openFile(slot, dir int, name string) (fd int32, kept bool, err 
 	return int32(n), c.keep(&c.slots[slot], n), nil
 }
 
-// openDir returns the descriptor of the cgroup's directory, or slotClosed if too many are kept.
+// openDir returns the descriptor of the cgroup's directory. It is open for this Read alone if too many are kept.
 func (c *Cgroup) openDir(dir int) (int32, error) {
 	switch fd := c.dirs[dir]; {
 	case fd >= 0:
@@ -239,13 +240,42 @@ func (c *Cgroup) openDir(dir int) (int32, error) {
 	})
 	if err != nil {
 		c.dirs[dir] = slotAbsent
+		if c.inodes[dir] != 0 {
+			c.dirs[dir] = slotGone
+		}
 		return 0, err
 	}
-	if !c.keep(&c.dirs[dir], n) {
+	if !c.isTheSame(dir, n) {
 		closeFD(n)
-		return slotClosed, nil
+		c.dirs[dir] = slotGone
+		return 0, unix.ENOENT
+	}
+	if !c.keep(&c.dirs[dir], n) {
+		c.dirs[dir] = int32(n)
+		c.borrowed |= 1 << dir
 	}
 	return int32(n), nil
+}
+
+// isTheSame tells that an open directory is the one that was found there first.
+func (c *Cgroup) isTheSame(dir, fd int) bool {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || c.inodes[dir] != 0 && c.inodes[dir] != st.Ino {
+		return false
+	}
+	c.inodes[dir] = st.Ino
+	return true
+}
+
+// giveBack closes the directories that were open for one Read.
+func (c *Cgroup) giveBack() {
+	for dir := range c.dirs {
+		if c.borrowed&(1<<dir) != 0 && c.dirs[dir] >= 0 {
+			closeFD(int(c.dirs[dir]))
+			c.dirs[dir] = slotClosed
+		}
+	}
+	c.borrowed = 0
 }
 
 // keep puts a descriptor in a slot unless too many are kept.
@@ -288,7 +318,12 @@ func (c *Cgroup) drop(slot *int32) {
 
 // dropDir closes a directory and all files in it.
 func (c *Cgroup) dropDir(dir int) {
-	c.drop(&c.dirs[dir])
+	if c.borrowed&(1<<dir) == 0 {
+		c.drop(&c.dirs[dir])
+	} else {
+		closeFD(int(c.dirs[dir]))
+		c.borrowed &^= 1 << dir
+	}
 	if c.fs.v2 && dir == 0 {
 		c.drop(&c.slots[0])
 	}
