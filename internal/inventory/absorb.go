@@ -12,39 +12,18 @@ import (
 // absorb makes c, which has got the name of a container that is gone, the going on of that one: to has all totals of both
 // after it, and c is nobody. edgesMu, tasksMu and mu are held.
 func (inv *Inventory) absorb(to, c *container, now time.Time) {
-	if c.given {
-		to.addFormer(formerName{c.name, c.info, now})
-	}
-	to.former = append(to.former, c.former...)
-
 	last := to.current.lastStats()
 	addPast(&last, &to.past)
 	addPast(&last, &c.past)
 	to.past = last
 	inv.over = append(inv.over, to.current)
-	to.tasks.add(&c.tasks)
-	to.addIO(c.io)
 	to.disks.looked, to.disks.mounts, to.disks.usages = c.disks.looked, c.disks.mounts, c.disks.usages
-	to.endedTypes = append(to.endedTypes, c.endedTypes...)
 	to.setTypes(c.types, now)
 	to.network.absorb(&c.network, inv.opts.Network)
+	inv.handOver(c, to, now)
 
-	for _, d := range inv.dirs {
-		d.handOver(c, to)
-	}
-	for _, u := range inv.usages {
-		u.dir.handOver(c, to)
-	}
-	for _, u := range inv.diskUses {
-		u.dir.handOver(c, to)
-	}
 	c.current.container = to
 	to.current, to.ref, to.goneAt = c.current, c.ref, c.goneAt
-	for p, other := range inv.places {
-		if other == c {
-			inv.places[p] = to
-		}
-	}
 	for _, ref := range c.refs {
 		inv.asked[ref] = to
 	}
@@ -55,6 +34,45 @@ func (inv *Inventory) absorb(to, c *container, now time.Time) {
 		}
 	}
 	to.refs, c.refs = c.refs, nil
+}
+
+// absorbGone gives to, which goes on, the totals of c, which ended before to did or will, and whose name is told only now.
+// c is nobody after it. edgesMu, tasksMu and mu are held.
+func (inv *Inventory) absorbGone(to, c *container, now time.Time) {
+	last := c.current.lastStats()
+	addPast(&last, &c.past)
+	addPast(&to.past, &last)
+	inv.over = append(inv.over, c.current)
+	c.network, to.network = to.network, c.network // the later ones join the earlier ones
+	to.network.absorb(&c.network, inv.opts.Network)
+	inv.handOver(c, to, now)
+	c.current.container = to
+	inv.forget(c)
+}
+
+// handOver makes to's what c has by either way. edgesMu, tasksMu and mu are held.
+func (inv *Inventory) handOver(c, to *container, now time.Time) {
+	if c.given {
+		to.addFormer(formerName{c.name, c.info, now})
+	}
+	to.former = append(to.former, c.former...)
+	to.tasks.add(&c.tasks)
+	to.addIO(c.io)
+	to.endedTypes = append(to.endedTypes, c.endedTypes...)
+	for _, d := range inv.dirs {
+		d.handOver(c, to)
+	}
+	for _, u := range inv.usages {
+		u.dir.handOver(c, to)
+	}
+	for _, u := range inv.diskUses {
+		u.dir.handOver(c, to)
+	}
+	for p, other := range inv.places {
+		if other == c {
+			inv.places[p] = to
+		}
+	}
 	if inv.containers[c.key] == c {
 		delete(inv.containers, c.key)
 	}

@@ -155,12 +155,15 @@ func (inv *Inventory) adoptAgain(c *container) {
 }
 
 // rename gives c a name and what belongs to it. Where names are all that tells containers apart, one that is gone and had
-// the name goes on in c. edgesMu, tasksMu and mu are held.
+// the name goes on in c, and so does c in a later one that has it. edgesMu, tasksMu and mu are held.
 func (inv *Inventory) rename(c *container, name string, info *Info, now time.Time) {
 	if inv.opts.NameIsIdentity && name != c.key {
 		other := inv.containers[name]
 		switch {
 		case other == nil:
+		case !c.goneAt.IsZero() && (other.goneAt.IsZero() || c.goneAt.Before(other.goneAt)):
+			inv.absorbGone(other, c, now)
+			return
 		case other.goneAt.IsZero(): // c must wait
 			c.wish = name
 			inv.takeInfo(c, c.name, info, now)

@@ -174,6 +174,53 @@ func TestNameTakenOverByAnother(t *testing.T) {
 	}
 }
 
+// Two containers that have had one name, one after the other, and gave it up: its series are ended once.
+func TestTwoHaveGivenUpOneName(t *testing.T) {
+	h := newNamedHost(t, Options{NameIsIdentity: true})
+	h.cgroup(dockerA, time.Second)
+	h.tell(dockerA, docker("web"))
+	h.snapshot()
+	h.tell(dockerA, docker("a_web"))
+	h.cgroup(dockerB, 2*time.Second)
+	h.tell(dockerB, docker("web"))
+	h.snapshot()
+	h.pass(time.Second)
+	h.tell(dockerB, docker("b_web"))
+	got := h.snapshot() // no name twice
+	wantNames(t, got, "/docker/a_web", "/docker/b_web", "/docker/web")
+	if c := got["/docker/web"]; c.Phase != Ended || c.Ref.ID != hexB {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// A container may have ended, and another may have taken its name, before its name is told.
+func TestANameThatIsToldTooLate(t *testing.T) {
+	for _, anotherLives := range []bool{true, false} {
+		h := newNamedHost(t, Options{NameIsIdentity: true})
+		h.cgroup(dockerA, time.Second)
+		h.snapshot() // reads it
+		h.remove(dockerA)
+		h.cgroup(dockerB, 2*time.Second)
+		h.tell(dockerB, docker("web"))
+		h.snapshot()
+		if !anotherLives {
+			h.pass(time.Second)
+			h.remove(dockerB)
+		}
+		h.tell(dockerA, docker("web"))
+		for range 2 {
+			got := h.snapshot()
+			wantNames(t, got, "/docker/web")
+			c := got["/docker/web"]
+			if c.Ref.ID != hexB || c.Stats.CPU.Usage.V != 3*time.Second || (c.Phase == Live) != anotherLives {
+				t.Errorf("another lives %v: %+v", anotherLives, c)
+			}
+			h.pass(time.Second)
+			h.clean()
+		}
+	}
+}
+
 // Where the name is the identity a container that takes the place of another with its name goes on with its totals.
 func TestReusedName(t *testing.T) {
 	h := newNamedHost(t, Options{NameIsIdentity: true})

@@ -190,6 +190,7 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	s := Snapshot{At: inv.now(), Containers: make([]Container, 0, len(inv.containers))}
+	var ended []formerContainer
 	for _, c := range inv.containers {
 		phase, dropped := c.phase(s.At, inv.opts.Keep)
 		if dropped || c.age(s.At) < inv.opts.MinAge || !c.isShown(s.At) {
@@ -224,11 +225,33 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 			}
 			was := one
 			was.Name, was.Info, was.InfoLabels, was.Phase = f.name, f.info, f.info.labels(), Ended
-			s.Containers = append(s.Containers, was)
+			ended = append(ended, formerContainer{was, f.at})
 		}
 	}
+	s.Containers = inv.appendEnded(s.Containers, ended)
 	slices.SortFunc(s.Containers, func(a, b Container) int { return cmp.Compare(a.Name, b.Name) })
 	return s, ctx.Err()
+}
+
+// formerContainer is a container under an identity that it had until a short while ago.
+type formerContainer struct {
+	Container
+	until time.Time
+}
+
+// appendEnded adds those to list. Where names are all that tells containers apart several may have had one name, one after
+// the other; the last of them is given.
+func (inv *Inventory) appendEnded(list []Container, ended []formerContainer) []Container {
+	if inv.opts.NameIsIdentity {
+		slices.SortFunc(ended, func(a, b formerContainer) int {
+			return cmp.Or(cmp.Compare(a.Name, b.Name), b.until.Compare(a.until))
+		})
+		ended = slices.CompactFunc(ended, func(a, b formerContainer) bool { return a.Name == b.Name })
+	}
+	for i := range ended {
+		list = append(list, ended[i].Container)
+	}
+	return list
 }
 
 // readLive reads the files of all containers that have some, until ctx ends. It does not hold up events.
