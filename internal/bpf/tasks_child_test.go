@@ -45,11 +45,11 @@ var taskProgram = sync.OnceValues(func() (string, error) {
 
 // program is a process of a test.
 type program struct {
-	t     testing.TB
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	out   *bufio.Reader
-	began time.Time
+	t              testing.TB
+	cmd            *exec.Cmd
+	in             io.WriteCloser
+	out            *bufio.Reader
+	began, started time.Time // before and after it was
 }
 
 // runTasks starts testdata/tasks.c, which enters c by itself and then begins anew, or skips the test.
@@ -86,6 +86,7 @@ func startProgram(t testing.TB, cmd *exec.Cmd) *program {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	p.started = time.Now()
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
 			_ = cmd.Process.Kill()
@@ -152,7 +153,7 @@ func (p *program) schedstat(t *testing.T) (cpu, delay time.Duration) {
 	return cpu, delay
 }
 
-// wait ends the input, and returns how the program ended and how long it lived.
+// wait ends the input, and returns how the program ended and how long it lived at most.
 func (p *program) wait() (syscall.WaitStatus, time.Duration) {
 	p.t.Helper()
 	_ = p.in.Close()
