@@ -58,7 +58,7 @@ for s in "${series[@]}"; do
 	done
 	{ cat "$work/initrd.gz"; (cd "$modules" && find . | cpio -o -H newc 2>/dev/null | gzip -1); } >"$work/initrd-$s.gz"
 	log=$work/$s.log
-	timeout 600 qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
+	timeout 1200 qemu-system-x86_64 -M q35 -accel tcg -cpu max -m 1024 -smp 2 -nographic -no-reboot -nodefaults -serial stdio \
 		-kernel "$kernel"/boot/vmlinuz-* -initrd "$work/initrd-$s.gz" -append "console=ttyS0 panic=-1 loglevel=4${TESTS:+ TESTS=$TESTS}" \
 		</dev/null >"$log" 2>&1 || true
 	if grep -q '^verdict: passed' "$log"; then

@@ -98,7 +98,7 @@ func runTests() error {
 	var failed []string
 	for _, test := range tests {
 		fmt.Println("==", filepath.Base(test))
-		args := []string{"-test.v", "-test.timeout=5m"}
+		args := []string{"-test.v", "-test.timeout=10m"}
 		if filepath.Base(test) == "inventory" {
 			args = append(args, "-test.run=^TestReal") // the others have a kernel of their own
 		}
