@@ -144,6 +144,23 @@ func switchDelayAccounting(t *testing.T, to string) {
 	}
 }
 
+// keepDelayAccounting has tests that switch it wait until this one ends: series of delays do not end when it is switched
+// off.
+func keepDelayAccounting(t *testing.T) {
+	t.Helper()
+	f, err := os.Open(delayAccounting)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_SH)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+}
+
 // wantDelayAccounting waits until the collector says of each of its receivers whether the kernel accounts delays.
 func (c *collector) wantDelayAccounting(ctx context.Context, t *testing.T, reason string, value int) {
 	t.Helper()

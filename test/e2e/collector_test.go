@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,7 +63,7 @@ func collectorBinary(ctx context.Context, t *testing.T) string {
 	return path
 }
 
-// startCollector starts the collector and waits until it serves metrics.
+// startCollector starts the collector and waits until it serves metrics and all its receivers count.
 func startCollector(ctx context.Context, t *testing.T, binary string, c collectorConfig) *collector {
 	t.Helper()
 	col := &collector{targets: map[string]string{}}
@@ -83,6 +84,16 @@ func startCollector(ctx context.Context, t *testing.T, binary string, c collecto
 			return err
 		})
 	}
+	// Exporters start before receivers, and these one after the other.
+	eventually(ctx, t, 20*time.Second, "receivers run", func() error {
+		if err := col.process.running(); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(col.process.output(t), "Everything is ready") {
+			return errors.New("the collector has not said so")
+		}
+		return nil
+	})
 	t.Logf("collector: %v from start to ready", time.Since(began).Round(time.Millisecond))
 	return col
 }

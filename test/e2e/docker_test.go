@@ -57,6 +57,8 @@ func startDocker(ctx context.Context, t *testing.T, ns netns, options ...string)
 // start starts the daemon, for the first time or again after its end.
 func (d *docker) start(ctx context.Context, t *testing.T) {
 	t.Helper()
+	// The containerd of a daemon that was killed dies with it. Until its new parent has noticed, it would be taken to be alive.
+	_ = os.Remove(filepath.Join(d.dir, "exec/containerd/containerd.pid"))
 	cmd := exec.Command(d.words[0], d.words[1:]...)
 	// Its mounts vanish with it and its containers, whatever becomes of us.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
@@ -85,7 +87,7 @@ func (d *docker) run(ctx context.Context, t *testing.T, args ...string) string {
 	return strings.TrimSpace(out)
 }
 
-// importImage makes testImage out of the files of a root file system.
+// importImage makes testImage out of the files of a root file system. By itself it sleeps, as the sandboxes of pods do.
 func (d *docker) importImage(ctx context.Context, t *testing.T, rootfs string) {
 	t.Helper()
 	var image bytes.Buffer
@@ -93,7 +95,7 @@ func (d *docker) importImage(ctx context.Context, t *testing.T, rootfs string) {
 	if err := errors.Join(w.AddFS(os.DirFS(rootfs)), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	cmd := d.command(ctx, "import", "-", testImage)
+	cmd := d.command(ctx, "import", "-c", `CMD ["/busybox", "sleep", "600"]`, "-", testImage)
 	cmd.Stdin = &image
 	if _, err := output(cmd); err != nil {
 		t.Fatal(err)

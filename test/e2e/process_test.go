@@ -29,7 +29,8 @@ type process struct {
 	done       chan struct{} // closed once it has ended
 }
 
-// start runs cmd in the background; it must not be bound to the test's context, which ends before the cleanup begins. The child does not outlive this process. What it wrote is shown if the test fails.
+// start runs cmd in the background; it must not be bound to the test's context, which ends before the cleanup begins. The
+// child does not outlive this process. What it wrote is shown if the test fails.
 func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{name: name, cmd: cmd, outputPath: filepath.Join(t.TempDir(), name+".log"), done: make(chan struct{})}
