@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package logpatterns
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// ErrState is the error of a state that a Miner cannot take in.
+var ErrState = errors.New("not a state of patterns")
+
+// state is what a Miner knows, as it is saved.
+type state struct {
+	Version  int            `json:"version"`
+	Patterns []patternState `json:"patterns"`
+	Values   []string       `json:"values,omitempty"` // words that are values
+	Overflow []uint64       `json:"overflow"`
+}
+
+// patternState is a pattern. Each token has a letter before its text: w for a word, s for a sign, h for a hole, g for a gap;
+// capital letters stand for those behind a blank.
+type patternState struct {
+	Tokens []string `json:"tokens"`
+	Counts []uint64 `json:"counts"` // by Level
+}
+
+// Save returns what the miner knows: patterns and counts, for Restore in another process.
+func (m *Miner) Save() ([]byte, error) {
+	s := state{Version: Version, Overflow: m.overflow[:]}
+	for _, p := range m.patterns {
+		s.Patterns = append(s.Patterns, patternState{m.tokensOf(p.codes), slices.Clone(p.counts[:])})
+	}
+	for id := range m.words.list {
+		if m.words.list[id].holes > 0 {
+			s.Values = append(s.Values, string(m.words.text(uint32(id+1)))) //nolint:gosec // bounded
+		}
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("patterns: %w", err)
+	}
+	return b, nil
+}
+
+func (m *Miner) tokensOf(codes []code) []string {
+	list := make([]string, len(codes))
+	for i, c := range codes {
+		letter, text := byte('w'), []byte(nil)
+		switch c.kind() {
+		case codeHole:
+			letter = 'h'
+		case codeGap:
+			letter = 'g'
+		case codeSign:
+			letter, text = 's', m.words.render(nil, []code{c.noSpace()})
+		default:
+			text = m.words.text(c.word())
+		}
+		if c.space() != 0 {
+			letter -= 'a' - 'A'
+		}
+		list[i] = string(letter) + string(text)
+	}
+	return list
+}
+
+// Restore takes in what Save has returned, in place of all that the miner knew. Patterns past the limits are counted as
+// overflow. After an error, which is ErrState, the miner knows nothing.
+func (m *Miner) Restore(saved []byte) error {
+	*m = *New(m.opts)
+	m.tokenizer.words, m.clusterer.words = &m.words, &m.words
+	var s state
+	if err := json.Unmarshal(saved, &s); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	if s.Version != Version {
+		return fmt.Errorf("%w: version %d", ErrState, s.Version)
+	}
+	for i, n := range s.Overflow {
+		if i < len(m.overflow) {
+			m.overflow[i] = n
+		}
+	}
+	for _, p := range s.Patterns {
+		codes, err := m.codesFrom(p.Tokens)
+		if err != nil {
+			*m = *New(m.opts)
+			m.tokenizer.words, m.clusterer.words = &m.words, &m.words
+			return err
+		}
+		m.restore(codes, p.Counts)
+	}
+	for _, v := range s.Values {
+		if id := m.words.find(hashBytes([]byte(v)), []byte(v)); id != 0 {
+			m.words.list[id-1].holes = 1
+		}
+	}
+	m.reindex()
+	return nil
+}
+
+func (m *Miner) codesFrom(tokens []string) ([]code, error) {
+	if len(tokens) > maxTokens+8 {
+		return nil, fmt.Errorf("%w: pattern of %d tokens", ErrState, len(tokens))
+	}
+	codes := make([]code, 0, len(tokens))
+	for _, t := range tokens {
+		if t == "" || len(t) > maxQuoted+1 {
+			return nil, fmt.Errorf("%w: token %q", ErrState, t)
+		}
+		var c code
+		text := []byte(t[1:])
+		switch t[0] | 0x20 {
+		case 'h':
+			c = codeHole
+		case 'g':
+			c = codeGap
+		case 's':
+			if len(text) < 1 || len(text) > 2 {
+				return nil, fmt.Errorf("%w: sign %q", ErrState, t)
+			}
+			if c = codeSign | code(text[0]); len(text) == 2 {
+				c |= signTwice
+			}
+		case 'w':
+			hash := hashBytes(text)
+			id := m.words.find(hash, text)
+			if id == 0 {
+				id = m.words.add(hash, text, flagsOf(text))
+			}
+			c = code(id)
+		default:
+			return nil, fmt.Errorf("%w: token %q", ErrState, t)
+		}
+		if isUpper(t[0]) {
+			c |= codeSpace
+		}
+		codes = append(codes, c)
+	}
+	return codes, nil
+}
+
+// restore makes a pattern of codes, and a row of them by which it takes part in what is learned.
+func (m *Miner) restore(codes []code, counts []uint64) {
+	if len(m.patterns) >= m.opts.MaxPatterns || len(m.words.list) > m.maxWords() {
+		for level := range min(len(counts), int(NumLevels)) {
+			m.overflow[level] += counts[level]
+		}
+		return
+	}
+	p := &pattern{codes: codes}
+	m.patterns = append(m.patterns, p)
+	for level := range min(len(counts), int(NumLevels)) {
+		if counts[level] > 0 {
+			p.counts[level] = counts[level]
+			m.byLevel[level]++
+		}
+	}
+	shape, hash := m.hashesOf(codes)
+	if slices.ContainsFunc(codes, func(c code) bool { return c.kind() == codeGap }) || m.rows[hash] != nil {
+		return
+	}
+	p.rows = 1
+	m.keep(&row{codes: slices.Clone(codes), hash: hash, p: p}, shape)
+}
+
+// hashesOf is hashTokens of codes.
+func (m *Miner) hashesOf(codes []code) (shape, hash uint64) {
+	shape, hash = mixB, mixA
+	for _, c := range codes {
+		v := shapeOf(c)
+		shape = mix(shape, v)
+		if c.isWord() {
+			v = m.words.list[c.word()-1].hash
+			if c.space() != 0 {
+				v += mixA
+			}
+		}
+		hash = mix(hash, v)
+	}
+	return shape, hash
+}
