@@ -23,7 +23,7 @@ AS_USER := $(if $(and $(ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER) -H env "PATH=$$
 HAVE_CC := $(shell PATH="$(PATH)"; command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
 RACE := $(if $(HAVE_CC),-race)
 
-.PHONY: help run build test test-root test-kernels test-k8s bench bench-tcp bench-delay generate lint check
+.PHONY: help run build test test-root test-kernels test-k8s bench bench-tcp bench-delay bench-patterns generate lint check
 .PHONY: test-packages generate-packages
 
 help: ## list the targets
@@ -80,6 +80,16 @@ bench-tcp: build .build/bench ## measure what it costs to count TCP connections,
 bench-delay: build .build/bench ## measure what it costs to add up delays over exits, and that all are (root; BENCH_FLAGS=, see -help)
 	@$(if $(ROOT),,echo "make bench-delay needs root: sudo make bench-delay" >&2; exit 1)
 	exec .build/bench delay $(BENCH_FLAGS)
+
+# Loghub-2k, a folder for each of its systems, is not ours to give: https://github.com/logpai/loghub.
+LOGHUB ?= ../shared/logs/loghub-2k
+PATTERNS_TEST = $(GO) test -count=1 ./internal/logpatterns
+
+bench-patterns: ## measure how right and how fast log patterns are found (LOGHUB=the folder of Loghub-2k)
+	@[ -d '$(LOGHUB)' ] || echo "No folder $(LOGHUB): without Loghub-2k, LOGHUB= names it."
+	EBPFCONTAINER_LOGHUB='$(abspath $(LOGHUB))' $(PATTERNS_TEST) -run '^TestScore' -v
+	EBPFCONTAINER_HOSTILE=10000000 $(PATTERNS_TEST) -run '^TestMinerMemory' -timeout 30m -v
+	$(PATTERNS_TEST) -run '^$$' -bench . -benchmem
 
 generate: generate-packages ## write what is generated: kernel programs, metrics, configuration schema, distribution
 	@$(GO) generate ./...

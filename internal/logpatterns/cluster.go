@@ -80,6 +80,9 @@ type column struct {
 // maxClustered is how many rows of a shape are compared. They are those with the least hashes, whatever order they came in.
 const maxClustered = 384
 
+// maxColumns is the number of words up to which rows are split by any of them.
+const maxColumns = 32
+
 // clusterer has what a clustering needs for its duration.
 type clusterer struct {
 	words *words
@@ -89,7 +92,15 @@ type clusterer struct {
 
 // cluster partitions the rows of a group.
 func (k *clusterer) cluster(g *group) []*node {
-	nodes := k.join(k.split(nil, g.rows[:min(len(g.rows), maxClustered)], g.slots), g.slots)
+	var nodes []*node
+	if rows := g.rows[:min(len(g.rows), maxClustered)]; len(g.slots) <= maxColumns {
+		nodes = k.split(nil, rows, g.slots)
+	} else {
+		for i := range rows {
+			nodes = append(nodes, newNode(rows[i:i+1:i+1], g.slots))
+		}
+	}
+	nodes = k.join(nodes, g.slots)
 	for i := maxClustered; i < len(g.rows); i++ {
 		nodes = append(nodes, newNode(g.rows[i:i+1], g.slots))
 	}

@@ -9,7 +9,7 @@ import (
 
 // maxGap is the number of tokens that a gap may stand for, maxShortGap that of one at the start of a line or behind a hole.
 const (
-	maxGap      = 10
+	maxGap      = 12
 	maxShortGap = 3
 )
 
@@ -17,6 +17,7 @@ const (
 const (
 	gapShared = 3.66  // times the part that stand elsewhere too
 	gapEvent  = 0.98  // times the part that are events
+	gapMixed  = 0.4   // times the part with holes in them: more likely another message
 	gapBase   = -1.0  // against all
 	gapWords  = -2.0  // single words: judge has the say
 	gapFew    = -2.0  // with one constant word around it
@@ -46,6 +47,7 @@ type gap struct {
 	text     uint64
 	words    int
 	event    bool
+	mixed    bool // has words and holes
 }
 
 func (g *gap) code(at int) code { return g.node.codes[at].noSpace() }
@@ -174,7 +176,7 @@ func (k *clusterer) findGaps(n *node, to map[uint64]*gaps, seen phrases, first b
 func (k *clusterer) findGapsAt(
 	n *node, from int, short bool, opener float64, prefix uint64, suffixes []uint64, to map[uint64]*gaps, seen phrases, first bool,
 ) {
-	text, words, depth, quotes, signs := uint64(mixA), 0, 0, 0, false
+	text, words, holes, depth, quotes, signs := uint64(mixA), 0, 0, 0, 0, false
 	for end := from + 1; end <= len(n.codes) && end <= from+maxGap; end++ {
 		c := n.codes[end-1]
 		text = mix(text, uint64(c.noSpace()))
@@ -182,6 +184,7 @@ func (k *clusterer) findGapsAt(
 		case c.isWord():
 			words++
 		case c.isSlot():
+			holes++
 			signs = signs || end > from+1
 		case c.isSignOf("="):
 			return
@@ -201,7 +204,8 @@ func (k *clusterer) findGapsAt(
 			return
 		}
 		masked := end == from+1 && words == 0 && c.isSlot()
-		if depth != 0 || quotes%2 != 0 || words == 0 && !masked || !k.closes(n.codes, end) {
+		value := end > from+1 && words == 0 && holes > 0 // such as {<*>}
+		if depth != 0 || quotes%2 != 0 || words == 0 && !masked && !value || !k.closes(n.codes, end) {
 			continue
 		}
 		key := mix(prefix, suffixes[end])
@@ -210,7 +214,7 @@ func (k *clusterer) findGapsAt(
 			g = &gaps{key: key, opener: opener}
 			to[key] = g
 		}
-		p := gap{node: n, from: from, to: end, text: text, words: words, event: end == from+1 && k.words.flags(c)&isEvent != 0}
+		p := gap{node: n, from: from, to: end, text: text, words: words, mixed: words > 0 && holes > 0, event: end == from+1 && k.words.flags(c)&isEvent != 0}
 		if masked {
 			p.text = 0
 		}
@@ -238,7 +242,7 @@ func (k *clusterer) scoreGaps(g *gaps, seen phrases) bool {
 	slices.SortStableFunc(g.list, func(a, b gap) int {
 		return cmp.Or(cmp.Compare(a.text, b.text), cmp.Compare(hashCodes(a.node.codes, -1), hashCodes(b.node.codes, -1)))
 	})
-	distinct, shared, events, words, single, masked, nodes := 0, 0, 0, 0, true, false, 0
+	distinct, shared, events, mixed, words, single, masked, nodes := 0, 0, 0, 0, 0, true, false, 0
 	begin, end := false, false // not all begin, or end, with the same token
 	for i, p := range g.list {
 		if i == 0 || p.node != g.list[i-1].node {
@@ -261,6 +265,9 @@ func (k *clusterer) scoreGaps(g *gaps, seen phrases) bool {
 		if p.event {
 			events++
 		}
+		if p.mixed {
+			mixed++
+		}
 		words += p.words
 		single = single && p.to-p.from == 1
 	}
@@ -280,6 +287,7 @@ func (k *clusterer) scoreGaps(g *gaps, seen phrases) bool {
 	if single {
 		g.score += gapWords
 	}
+	g.score -= gapMixed * float64(mixed) * part
 	constants := 0
 	p := g.list[0]
 	for i, c := range p.node.codes {

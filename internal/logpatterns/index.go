@@ -132,7 +132,7 @@ func (m *Miner) match(tokens []token, shape uint64) (best *pattern) {
 			if tries++; tries > maxTries {
 				break
 			}
-			if m.words.fits(p.codes, m.scratch) && (best == nil || p.lines() > best.lines()) {
+			if !p.dead && m.words.fits(p.codes, m.scratch) && (best == nil || p.lines() > best.lines()) {
 				best = p
 			}
 		}
@@ -149,7 +149,7 @@ func (m *Miner) match(tokens []token, shape uint64) (best *pattern) {
 			if tries++; tries > maxGapTries {
 				return best
 			}
-			if m.words.fits(p.codes, m.scratch) && (best == nil || p.lines() > best.lines()) {
+			if !p.dead && m.words.fits(p.codes, m.scratch) && (best == nil || p.lines() > best.lines()) {
 				best = p
 			}
 		}

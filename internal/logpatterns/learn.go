@@ -36,9 +36,10 @@ func (m *Miner) Learn() {
 	m.patterns = slices.DeleteFunc(m.patterns, func(p *pattern) bool { return p.parent != nil })
 	m.countRows()
 	m.reindex()
-	if united := had - len(m.patterns); united*16 >= news {
+	switch united := had - len(m.patterns); {
+	case united*4 >= news:
 		m.inVain = 0
-	} else if m.inVain < maxInVain {
+	case united*16 < news && m.inVain < maxInVain:
 		m.inVain++
 	}
 }
@@ -76,68 +77,135 @@ func (m *Miner) learnValues(nodes []*node) {
 	}
 }
 
-// take makes one pattern of the rows of a node.
+// take makes one pattern of the rows of a node, but for those of patterns that no template would fit together with it.
 func (m *Miner) take(n *node) {
-	var to *pattern
+	var had []*pattern
 	for _, r := range n.rows {
-		if r.p == nil {
-			continue
+		if p := r.p.live(); p != nil && !slices.Contains(had, p) {
+			had = append(had, p)
 		}
-		if p := r.p.root(); to == nil || p != to && (p.lines() > to.lines() || p.lines() == to.lines() && slices.Compare(p.codes, to.codes) < 0) {
-			to = p
+	}
+	slices.SortFunc(had, func(a, b *pattern) int {
+		if a.isBefore(b) {
+			return -1
+		}
+		return 1
+	})
+	var to *pattern
+	codes := n.codes
+	for _, p := range had {
+		more, ok := m.words.generalize(codes, p.codes)
+		switch {
+		case !ok:
+		case to == nil:
+			to, codes = p, more
+		default:
+			codes = more
+			m.unite(to, p)
 		}
 	}
 	if to == nil {
-		if len(n.rows) == 1 {
-			return // it waits for room
+		if len(had) > 0 || len(n.rows) == 1 {
+			return // the patterns stay as they are, or the row waits for room
 		}
-		if to = m.newPattern(n.rows[0]); to == nil {
+		if to = m.newPattern(n.rows[0], true); to == nil {
 			return
 		}
 	}
-	codes := to.codes
 	for _, r := range n.rows {
-		if r.p != nil {
-			if p := r.p.root(); p != to {
-				codes = generalize(codes, p.codes, &m.words)
-				m.unite(to, p)
-			}
+		if r.p = r.p.live(); r.p == nil {
+			r.p = to
 		}
-		r.p = to
 	}
-	codes = generalize(codes, n.codes, &m.words)
-	if !slices.Equal(codes, to.codes) {
-		to.codes, to.id = codes, 0
+	if slices.Equal(codes, to.codes) {
+		return
 	}
+	delete(m.byID, m.identity(to))
+	to.codes, to.id, to.learned = codes, 0, true
+	if same := m.byID[m.identity(to)]; same != nil {
+		m.unite(to, same)
+	}
+	m.byID[to.id] = to
 }
 
-// generalize returns codes that both fit. b is the newer.
-func generalize(a, b []code, ws *words) []code {
-	hasGap := func(codes []code) bool {
-		return slices.ContainsFunc(codes, func(c code) bool { return c.kind() == codeGap })
-	}
+// isBefore tells which of two patterns the other one becomes part of.
+func (p *pattern) isBefore(o *pattern) bool {
+	return cmp.Or(cmp.Compare(o.lines(), p.lines()), slices.Compare(p.codes, o.codes)) < 0
+}
+
+// generalize returns codes that both a and b fit, if it finds some.
+func (ws *words) generalize(a, b []code) (g []code, ok bool) {
 	switch {
 	case ws.fits(a, b):
-		return a
-	case hasGap(b) || ws.fits(b, a):
-		return b
-	case hasGap(a) || len(a) != len(b):
-		return a
-	}
-	g := slices.Clone(a)
-	for i := range g {
-		if g[i].noSpace() != b[i].noSpace() {
-			if !g[i].isSlot() || !b[i].isSlot() {
-				return a
+		return a, true
+	case ws.fits(b, a):
+		return b, true
+	case len(a) == len(b):
+		g = slices.Clone(a)
+		for i := range g {
+			if g[i].noSpace() == b[i].noSpace() {
+				continue
 			}
-			g[i] = g[i].space() | codeHole
+			if !g[i].isSlot() || !b[i].isSlot() {
+				g = nil
+				break
+			}
+			if g[i] = g[i].space() | codeHole; a[i].kind() == codeGap || b[i].kind() == codeGap {
+				g[i] |= codeGap
+			}
+		}
+		if g != nil {
+			return g, true
 		}
 	}
-	return g
+	return ws.bridge(a, b)
+}
+
+// bridge makes one gap of the part in which a and b, of which one has a gap already, differ.
+func (ws *words) bridge(a, b []code) (g []code, ok bool) {
+	isGap := func(c code) bool { return c.kind() == codeGap }
+	if !slices.ContainsFunc(a, isGap) && !slices.ContainsFunc(b, isGap) {
+		return nil, false
+	}
+	like := func(x, y code) bool {
+		return x.noSpace() == y.noSpace() || x.isSlot() && y.isSlot() && !x.isWord() || x.isSlot() && y.isSlot() && !y.isWord()
+	}
+	begin, end := 0, 0
+	for begin < len(a) && begin < len(b) && like(a[begin], b[begin]) && !isGap(a[begin]) && !isGap(b[begin]) {
+		begin++
+	}
+	for end < len(a)-begin && end < len(b)-begin && like(a[len(a)-1-end], b[len(b)-1-end]) && !isGap(a[len(a)-1-end]) && !isGap(b[len(b)-1-end]) {
+		end++
+	}
+	wide := max(len(a), len(b)) - begin - end
+	if wide < 1 || wide > maxGap || len(a)-begin-end < 1 || len(b)-begin-end < 1 {
+		return nil, false
+	}
+	words := 0
+	add := func(x, y code) {
+		if x.noSpace() != y.noSpace() {
+			x = x.space() | codeHole
+		}
+		if x.isWord() {
+			words++
+		}
+		g = append(g, x)
+	}
+	for i := range begin {
+		add(a[i], b[i])
+	}
+	g = append(g, a[begin].space()|codeGap)
+	for i := range end {
+		add(a[len(a)-end+i], b[len(b)-end+i])
+	}
+	return g, words > 0
 }
 
 // unite makes p a part of to.
 func (m *Miner) unite(to, p *pattern) {
+	if id := m.identity(p); m.byID[id] == p {
+		delete(m.byID, id)
+	}
 	p.parent = to
 	for level, n := range p.counts {
 		if n > 0 && to.counts[level] > 0 {
@@ -145,7 +213,7 @@ func (m *Miner) unite(to, p *pattern) {
 		}
 		to.counts[level] += n
 	}
-	p.codes = nil
+	p.codes, p.counts = nil, [NumLevels]uint64{}
 }
 
 func (m *Miner) countRows() {
@@ -153,8 +221,7 @@ func (m *Miner) countRows() {
 		p.rows = 0
 	}
 	for _, r := range m.rows {
-		if r.p != nil {
-			r.p = r.p.root()
+		if r.p = r.p.live(); r.p != nil {
 			r.p.rows++
 		}
 	}

@@ -15,10 +15,10 @@ const (
 	isUnit                          // of a number before it
 	isDate                          // part of a date beside a number
 	isMethod                        // of HTTP, before a path
-	isSecret                        // the name of a secret
 	isKind                          // the key of a value that tells what kind of line it is
 	isOdd                           // not a plain word: has signs in it, or capital letters behind the first
 	isBool
+	isScheme // of HTTP authorization, before a secret
 )
 
 // lexicon has the English words that tell more than others do. All are words of grammar, units, dates, and the verbs and nouns
@@ -42,10 +42,9 @@ var lexicon = makeLexicon(map[wordFlags]string{
 	isDate: `jan feb mar apr may jun jul aug sep oct nov dec mon tue wed thu fri sat sun monday tuesday wednesday thursday friday
 		saturday sunday utc gmt pdt pst est edt cst cdt cet cest january february march april june july august september
 		october november december`,
-	isSecret: `password passwd passphrase pwd secret token apikey api_key api-key access_key secret_key private_key authorization
-		bearer credential credentials cookie session_id sessionid access_token refresh_token id_token client_secret`,
-	isKind: `type event action msg op operation kind evt`,
-	isBool: `true false`,
+	isKind:   `type event action msg op operation kind evt`,
+	isBool:   `true false`,
+	isScheme: `bearer basic digest negotiate`,
 })
 
 // maxLexicon is the length of the longest word in the lexicon.

@@ -33,8 +33,11 @@ type Miner struct {
 	single [singles]uint64 // hashes of lines for which there was no room when they were seen first
 	clock  []*row          // in the order in which they may have to go
 	hand   int
+	codes  int // of all rows
+	next   int // of the patterns that is looked at to have its place
 
 	patterns []*pattern // none of which is part of another
+	byID     map[uint64]*pattern
 	byLevel  [NumLevels]int
 	overflow [NumLevels]uint64
 
@@ -43,6 +46,9 @@ type Miner struct {
 	inVain   int // times that it has learned next to nothing, one after the other
 	scratch  []code
 }
+
+// maxText is how much of a message is looked at.
+const maxText = 8 << 10
 
 // singles is how many lines that were seen once are remembered by their hash when there is no room for more.
 const singles = 1024
@@ -54,6 +60,9 @@ type pattern struct {
 	counts [NumLevels]uint64
 	rows   int // of them kept
 	id     uint64
+
+	learned bool // has holes that its rows do not have
+	dead    bool // had to go for another one
 }
 
 // root is the pattern that p is part of.
@@ -85,7 +94,8 @@ func New(opts Options) *Miner {
 	if opts.MaxSkeletons <= 0 {
 		opts.MaxSkeletons = DefaultOptions.MaxSkeletons
 	}
-	m := &Miner{opts: opts, rows: map[uint64]*row{}, groups: map[uint64]*group{}}
+	opts.MaxSkeletons = max(opts.MaxSkeletons, 2*opts.MaxPatterns) // each pattern without a hole has its own
+	m := &Miner{opts: opts, rows: map[uint64]*row{}, groups: map[uint64]*group{}, byID: map[uint64]*pattern{}}
 	m.tokenizer.words = &m.words
 	m.clusterer.words = &m.words
 	m.cache.limit = max(64, min(1<<16, 1<<(bitLen(opts.MaxSkeletons)+1)))
@@ -100,29 +110,44 @@ func bitLen(n int) (b int) {
 }
 
 // Pattern is what a line was found to be. Its identity and template are those of now: what is seen later may make it part of
-// a more general one.
+// a more general one, or nothing if it had to go for another one.
 type Pattern struct {
-	m *Miner
-	p *pattern
+	m        *Miner
+	p        *pattern
+	template string // of a line that the miner does not have
 }
 
 // IsOverflow tells that there was no room for the pattern: the line was counted by its level alone.
-func (p Pattern) IsOverflow() bool { return p.p == nil }
+func (p Pattern) IsOverflow() bool { return p.p.live() == nil && p.template == "" }
 
 // ID is the identity of the pattern, 16 hex digits: the same for the same template anywhere. It is "" for the overflow.
 func (p Pattern) ID() string {
-	if p.p == nil {
-		return ""
+	switch live := p.p.live(); {
+	case live != nil:
+		return fmt.Sprintf("%016x", p.m.identity(live))
+	case p.template != "":
+		return fmt.Sprintf("%016x", identityOf([]byte(p.template)))
 	}
-	return fmt.Sprintf("%016x", p.m.identity(p.p.root()))
+	return ""
 }
 
 // Template has the words of the pattern, and <*> for what is variable.
 func (p Pattern) Template() string {
-	if p.p == nil {
-		return ""
+	if live := p.p.live(); live != nil {
+		return string(p.m.words.render(nil, live.codes))
 	}
-	return string(p.m.words.render(nil, p.p.root().codes))
+	return p.template
+}
+
+// live is the pattern that p is part of, nil for none.
+func (p *pattern) live() *pattern {
+	if p == nil {
+		return nil
+	}
+	if p = p.root(); p.dead {
+		return nil
+	}
+	return p
 }
 
 // Version of identities. It changes when the same line may get another template.
@@ -143,77 +168,71 @@ func (m *Miner) Add(text []byte, level Level) Pattern {
 	if level >= NumLevels {
 		level = LevelUnknown
 	}
+	text = text[:min(len(text), maxText)]
 	quick := quickHash(text)
-	p := m.cache.get(quick)
+	p, first := m.cache.get(quick).live(), false
 	if p == nil {
-		if p = m.add(text); p != nil {
+		if p, first = m.add(text); p != nil {
 			m.cache.put(quick, p)
 		}
-	} else {
-		p = p.root()
 	}
-	if p == nil || !m.admit(p, level) {
+	if p == nil || p.counts[level] == 0 && !m.admit(level, first) {
 		m.overflow[level]++
 		return Pattern{}
 	}
 	p.counts[level]++
-	return Pattern{m, p}
+	return Pattern{m: m, p: p}
 }
 
-// admit tells whether p may have lines of a level.
-func (m *Miner) admit(p *pattern, level Level) bool {
-	if p.counts[level] > 0 {
-		return true
-	}
-	if m.byLevel[level] >= m.opts.MaxPatternsPerLevel {
+// admit tells whether one more pattern may have lines of a level. One that is seen again may have the place of another that was
+// not.
+func (m *Miner) admit(level Level, first bool) bool {
+	if m.byLevel[level] >= m.opts.MaxPatternsPerLevel && (first || !m.reclaim(level)) {
 		return false
 	}
 	m.byLevel[level]++
 	return true
 }
 
-// add finds the pattern of a line that the cache does not have, nil for none.
-func (m *Miner) add(text []byte) *pattern {
+// add finds the pattern of a line that the cache does not have, nil for none, and tells whether it has not seen the line before.
+func (m *Miner) add(text []byte) (p *pattern, first bool) {
 	m.newLines++
 	tokens := m.tokenizer.tokenize(text)
 	shape, hash := hashTokens(tokens)
-	if r := m.rows[hash]; r != nil {
-		if r.p == nil {
-			r.p = m.newPattern(r)
+	if r := m.rows[hash]; r != nil { // the cache had no room for it, or it is seen for the second time
+		if r.p = r.p.live(); r.p == nil {
+			r.p = m.newPattern(r, true)
 		}
-		if r.p == nil {
-			return nil
-		}
-		return r.p.root()
+		return r.p, false
 	}
-	p := m.match(tokens, shape)
+	p = m.match(tokens, shape)
 	if p != nil && (p.rows >= manyRows || p.rows >= someRows && len(m.rows) > m.opts.MaxSkeletons/2) {
-		return p
+		return p, false
 	}
 	if m.isFull() {
 		if p != nil {
-			return p
+			return p, false
 		}
 		if slot := &m.single[hash%singles]; *slot != hash && hash>>32&(1<<(4+m.inVain/2)-1) != 0 {
 			*slot = hash
-			return nil
+			return nil, true
 		}
 		m.evict()
+		for m.codes >= m.opts.MaxSkeletons*meanCodes {
+			m.evict()
+		}
 	}
 	r := m.addRow(tokens, shape, hash)
 	if r.p = p; p == nil {
-		r.p = m.newPattern(r)
+		r.p = m.newPattern(r, false)
 	} else {
 		p.rows++
-		return p
+		return p, false
 	}
 	if m.newRows++; m.isDue() {
 		m.Learn()
 	}
-	if r.p == nil {
-		return nil
-	}
-	return r.p.root()
+	return r.p.live(), true
 }
 
 const (
@@ -263,7 +282,7 @@ func (m *Miner) codesOf(to []code, tokens []token, learn bool) []code {
 		case tokenWord:
 			id := t.id
 			if id == 0 && learn {
-				text := m.tokenizer.text[t.from:t.to]
+				text := m.tokenizer.textOf(t)
 				if id = m.words.find(t.hash, text); id == 0 {
 					id = m.words.add(t.hash, text, m.tokenizer.flags(t))
 				}
@@ -284,8 +303,11 @@ func (m *Miner) maxWords() int { return 4 * m.opts.MaxSkeletons }
 // isFull tells that a row has to go for another one. Then those of lines that are seen for the second time are taken in, and
 // of others a part, so that also patterns with values that are always new are found.
 func (m *Miner) isFull() bool {
-	return len(m.rows) >= m.opts.MaxSkeletons || len(m.words.list) >= m.maxWords()*3/4
+	return len(m.rows) >= m.opts.MaxSkeletons || len(m.words.list) >= m.maxWords()*3/4 || m.codes >= m.opts.MaxSkeletons*meanCodes
 }
+
+// meanCodes is how many tokens a skeleton may have in the mean.
+const meanCodes = 20
 
 // makeRoom makes room for words: that of those that are not in use any more, and if that is not much of others as well.
 func (m *Miner) makeRoom() {
@@ -324,6 +346,7 @@ func (m *Miner) keep(r *row, shape uint64) {
 		}
 		m.groups[shape] = g
 	}
+	m.codes += len(r.codes)
 	g.rows = append(g.rows, r)
 	r.group = g
 	m.rows[r.hash] = r
@@ -338,7 +361,7 @@ func (m *Miner) evict() {
 		}
 		r := m.clock[m.hand]
 		m.hand++
-		if r.p != nil && r.p.root().rows <= 1 {
+		if p := r.p.live(); p != nil && p.rows <= 1 && !p.learned {
 			continue
 		}
 		m.clock[m.hand-1] = m.clock[len(m.clock)-1]
@@ -355,8 +378,9 @@ func (m *Miner) evict() {
 
 func (m *Miner) drop(r *row) {
 	delete(m.rows, r.hash)
-	if r.p != nil {
-		r.p.root().rows--
+	m.codes -= len(r.codes)
+	if p := r.p.live(); p != nil {
+		p.rows--
 	}
 	g := r.group
 	if i := slices.Index(g.rows, r); i >= 0 {
@@ -367,15 +391,53 @@ func (m *Miner) drop(r *row) {
 	}
 }
 
-// newPattern makes a pattern of a row, nil if there is no room.
-func (m *Miner) newPattern(r *row) *pattern {
-	if len(m.patterns) >= m.opts.MaxPatterns {
+// newPattern makes a pattern of a row, nil if there is no room. While there is much room it does so for a row that was seen once;
+// one that was seen again may have the place of another that was not.
+func (m *Miner) newPattern(r *row, again bool) *pattern {
+	switch n := len(m.patterns); {
+	case n < m.opts.MaxPatterns/2:
+	case !again, n >= m.opts.MaxPatterns && !m.reclaim(NumLevels):
 		return nil
 	}
 	p := &pattern{codes: r.codes, rows: 1}
+	if same := m.byID[m.identity(p)]; same != nil { // other tokens, but the same template
+		same.rows++
+		return same
+	}
+	m.byID[p.id] = p
 	m.patterns = append(m.patterns, p)
 	return p
 }
+
+// reclaim takes the place of a pattern of one line, of the given level or, for NumLevels, of any, which is counted by its level
+// alone then.
+func (m *Miner) reclaim(level Level) bool {
+	for range min(len(m.patterns), maxReclaim) {
+		if m.next++; m.next >= len(m.patterns) {
+			m.next = 0
+		}
+		p := m.patterns[m.next]
+		if p.lines() > 1 || p.learned || level < NumLevels && p.counts[level] == 0 {
+			continue
+		}
+		for level, n := range p.counts {
+			if n > 0 {
+				m.overflow[level] += n
+				m.byLevel[level]--
+			}
+		}
+		delete(m.byID, m.identity(p))
+		p.dead, p.counts = true, [NumLevels]uint64{}
+		last := len(m.patterns) - 1
+		m.patterns[m.next] = m.patterns[last]
+		m.patterns = m.patterns[:last]
+		return true
+	}
+	return false
+}
+
+// maxReclaim is how many patterns are looked at for one that may go.
+const maxReclaim = 16
 
 // Count is how many lines of a level a pattern has.
 type Count struct {
@@ -390,7 +452,7 @@ func (m *Miner) Counts() []Count {
 	for _, p := range m.patterns {
 		for level, n := range p.counts {
 			if n > 0 {
-				list = append(list, Count{Pattern{m, p}, Level(level), n}) //nolint:gosec // few
+				list = append(list, Count{Pattern{m: m, p: p}, Level(level), n}) //nolint:gosec // few
 			}
 		}
 	}
@@ -404,14 +466,13 @@ func (m *Miner) Counts() []Count {
 
 // Find tells what a message would be, without counting it.
 func (m *Miner) Find(text []byte) Pattern {
-	tokens := m.tokenizer.tokenize(text)
+	tokens := m.tokenizer.tokenize(text[:min(len(text), maxText)])
 	shape, hash := hashTokens(tokens)
-	if r := m.rows[hash]; r != nil && r.p != nil {
-		return Pattern{m, r.p.root()}
+	if r := m.rows[hash]; r != nil && r.p.live() != nil {
+		return Pattern{m: m, p: r.p.live()}
 	}
 	if p := m.match(tokens, shape); p != nil {
-		return Pattern{m, p}
+		return Pattern{m: m, p: p}
 	}
-	p := &pattern{codes: m.codesOf(nil, tokens, true)}
-	return Pattern{m, p}
+	return Pattern{m: m, template: string(m.tokenizer.render(tokens))}
 }

@@ -16,6 +16,7 @@ const (
 	classJoin   = 8 // in words as well as between them
 
 	classCut = 16 // of which some end a word
+	classAt  = 32 // of a mail address, or behind a password
 
 	classAlnum = classLetter | classDigit
 	classWord  = classLetter | classDigit | classJoin
@@ -40,6 +41,7 @@ func makeClasses() (c [256]byte) {
 	for _, b := range []byte(".\\'") {
 		c[b] |= classCut
 	}
+	c['@'] |= classAt
 	return c
 }
 
@@ -79,38 +81,29 @@ func load(b []byte) (v uint64) {
 }
 
 // quickHash is the same for texts that differ only in words with digits, and for no others that tokenize takes apart
-// differently: a word with a digit is a hole whatever else it has in it, but for its first and last byte, which may be signs.
+// differently: a word with a digit is a hole whatever else it has in it, but for signs at its ends.
 func quickHash(t []byte) uint64 {
 	h, between := uint64(mixA), uint64(0)
 	for i := 0; i < len(t); {
 		c := classes[t[i]]
-		if c&classWord == 0 {
-			if c == classBlank {
-				for i++; i < len(t) && classes[t[i]] == classBlank; i++ {
-				}
-				between = between*31 + 1
-				continue
-			}
-			between = between*31 + uint64(t[i])
+		if c&classWord == 0 || c&classCut != 0 && isCut(t, i) {
+			between = (between + uint64(t[i]) + 1) * mixA
 			i++
 			continue
 		}
 		from, seen := i, c
 		for i++; i < len(t); i++ {
 			c = classes[t[i]]
-			if c&classWord == 0 {
+			if c&classWord == 0 || c&classCut != 0 && isCut(t, i) {
 				break
 			}
 			seen |= c
 		}
-		if seen&classCut != 0 {
-			i, seen = cutWord(t, from, i)
-		}
-		v := between * mixB
+		v := between
 		between = 0
 		switch w := t[from:i]; {
 		case seen&classDigit != 0:
-			v += edges(w)
+			v += edges(w) + uint64(seen&classAt)*mixB
 		case len(w) <= 8:
 			v += load(w) ^ uint64(len(w))*mixA
 		default:
@@ -121,30 +114,36 @@ func quickHash(t []byte) uint64 {
 	return mix(h, between)
 }
 
-// cutWord ends a word where tokenize may do so.
-func cutWord(t []byte, from, end int) (int, byte) {
-	seen := byte(0)
-	for i := from; i < end; i++ {
-		b := t[i]
-		if b == '\'' || b == '\\' || b == '.' && i+1 < len(t) && t[i+1] == '.' {
-			if i == from {
-				return i + 1, 0
-			}
-			return i, seen
+// isCut tells whether a word may end before a byte of classCut.
+func isCut(t []byte, i int) bool { return t[i] != '.' || i+1 < len(t) && t[i+1] == '.' }
+
+// runEnd finds the end of what quickHash takes for one word, and whether it has a digit.
+func runEnd(t []byte, i int) (end int, digit bool) {
+	for ; i < len(t); i++ {
+		c := classes[t[i]]
+		if c&classWord == 0 || c&classCut != 0 && isCut(t, i) {
+			break
 		}
-		seen |= classes[b]
+		digit = digit || c == classDigit
 	}
-	return end, seen
+	return i, digit
 }
 
-// edges is what counts of a word with a digit.
+// edges is what counts of a word with a digit: signs at its beginning and end.
 func edges(w []byte) uint64 {
-	first, last := w[0], w[len(w)-1]
-	if classes[first]&classJoin == 0 {
-		first = classes[first]
+	v := uint64(classes[w[0]] & classAlnum)
+	if v == 0 {
+		v = uint64(w[0]) << 8
+		if len(w) > 1 && w[1] == w[0] {
+			v <<= 1
+		}
 	}
-	if classes[last]&classJoin == 0 {
-		last = 1
+	end := len(w)
+	for end > 1 && classes[w[end-1]]&classJoin != 0 {
+		end--
 	}
-	return uint64(first)<<8 | uint64(last)<<16 | 0xff
+	if end < len(w) {
+		v ^= hashBytes(w[end:])
+	}
+	return v*mixB + 0xff
 }

@@ -16,26 +16,27 @@ var ErrState = errors.New("not a state of patterns")
 type state struct {
 	Version  int            `json:"version"`
 	Patterns []patternState `json:"patterns"`
-	Values   []string       `json:"values,omitempty"` // words that are values
+	Values   [][]byte       `json:"values,omitempty"` // words that are values
 	Overflow []uint64       `json:"overflow"`
 }
 
 // patternState is a pattern. Each token has a letter before its text: w for a word, s for a sign, h for a hole, g for a gap;
 // capital letters stand for those behind a blank.
 type patternState struct {
-	Tokens []string `json:"tokens"`
-	Counts []uint64 `json:"counts"` // by Level
+	Tokens  [][]byte `json:"tokens"` // not always valid UTF-8
+	Counts  []uint64 `json:"counts"` // by Level
+	Learned bool     `json:"learned,omitempty"`
 }
 
 // Save returns what the miner knows: patterns and counts, for Restore in another process.
 func (m *Miner) Save() ([]byte, error) {
 	s := state{Version: Version, Overflow: m.overflow[:]}
 	for _, p := range m.patterns {
-		s.Patterns = append(s.Patterns, patternState{m.tokensOf(p.codes), slices.Clone(p.counts[:])})
+		s.Patterns = append(s.Patterns, patternState{m.tokensOf(p.codes), slices.Clone(p.counts[:]), p.learned})
 	}
 	for id := range m.words.list {
 		if m.words.list[id].holes > 0 {
-			s.Values = append(s.Values, string(m.words.text(uint32(id+1)))) //nolint:gosec // bounded
+			s.Values = append(s.Values, m.words.text(uint32(id+1))) //nolint:gosec // bounded
 		}
 	}
 	b, err := json.Marshal(s)
@@ -45,8 +46,8 @@ func (m *Miner) Save() ([]byte, error) {
 	return b, nil
 }
 
-func (m *Miner) tokensOf(codes []code) []string {
-	list := make([]string, len(codes))
+func (m *Miner) tokensOf(codes []code) [][]byte {
+	list := make([][]byte, len(codes))
 	for i, c := range codes {
 		letter, text := byte('w'), []byte(nil)
 		switch c.kind() {
@@ -62,7 +63,7 @@ func (m *Miner) tokensOf(codes []code) []string {
 		if c.space() != 0 {
 			letter -= 'a' - 'A'
 		}
-		list[i] = string(letter) + string(text)
+		list[i] = append([]byte{letter}, text...)
 	}
 	return list
 }
@@ -91,10 +92,10 @@ func (m *Miner) Restore(saved []byte) error {
 			m.tokenizer.words, m.clusterer.words = &m.words, &m.words
 			return err
 		}
-		m.restore(codes, p.Counts)
+		m.restore(codes, p.Counts, p.Learned)
 	}
 	for _, v := range s.Values {
-		if id := m.words.find(hashBytes([]byte(v)), []byte(v)); id != 0 {
+		if id := m.words.find(hashBytes(v), v); id != 0 {
 			m.words.list[id-1].holes = 1
 		}
 	}
@@ -102,24 +103,24 @@ func (m *Miner) Restore(saved []byte) error {
 	return nil
 }
 
-func (m *Miner) codesFrom(tokens []string) ([]code, error) {
+func (m *Miner) codesFrom(tokens [][]byte) ([]code, error) {
 	if len(tokens) > maxTokens+8 {
 		return nil, fmt.Errorf("%w: pattern of %d tokens", ErrState, len(tokens))
 	}
 	codes := make([]code, 0, len(tokens))
 	for _, t := range tokens {
-		if t == "" || len(t) > maxQuoted+1 {
+		if len(t) == 0 || len(t) > maxQuoted+1 {
 			return nil, fmt.Errorf("%w: token %q", ErrState, t)
 		}
 		var c code
-		text := []byte(t[1:])
+		text := t[1:]
 		switch t[0] | 0x20 {
 		case 'h':
 			c = codeHole
 		case 'g':
 			c = codeGap
 		case 's':
-			if len(text) < 1 || len(text) > 2 {
+			if len(text) < 1 || len(text) > 2 || text[0] != text[len(text)-1] {
 				return nil, fmt.Errorf("%w: sign %q", ErrState, t)
 			}
 			if c = codeSign | code(text[0]); len(text) == 2 {
@@ -143,24 +144,31 @@ func (m *Miner) codesFrom(tokens []string) ([]code, error) {
 	return codes, nil
 }
 
-// restore makes a pattern of codes, and a row of them by which it takes part in what is learned.
-func (m *Miner) restore(codes []code, counts []uint64) {
+// restore makes a pattern of codes, and a row of them by which it takes part in what is learned. There is no such row of one
+// that was learned: it would stand for only one of many.
+func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
+	counts = counts[:min(len(counts), int(NumLevels))]
 	if len(m.patterns) >= m.opts.MaxPatterns || len(m.words.list) > m.maxWords() {
-		for level := range min(len(counts), int(NumLevels)) {
-			m.overflow[level] += counts[level]
+		for level, n := range counts {
+			m.overflow[level] += n
 		}
 		return
 	}
-	p := &pattern{codes: codes}
+	p := &pattern{codes: codes, learned: learned}
+	m.byID[m.identity(p)] = p
 	m.patterns = append(m.patterns, p)
-	for level := range min(len(counts), int(NumLevels)) {
-		if counts[level] > 0 {
-			p.counts[level] = counts[level]
+	for level, n := range counts {
+		switch {
+		case n == 0:
+		case m.byLevel[level] >= m.opts.MaxPatternsPerLevel:
+			m.overflow[level] += n
+		default:
 			m.byLevel[level]++
+			p.counts[level] = n
 		}
 	}
 	shape, hash := m.hashesOf(codes)
-	if slices.ContainsFunc(codes, func(c code) bool { return c.kind() == codeGap }) || m.rows[hash] != nil {
+	if learned || m.rows[hash] != nil {
 		return
 	}
 	p.rows = 1

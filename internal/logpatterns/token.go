@@ -32,6 +32,7 @@ type token struct {
 	sign     uint16    // the byte, and signTwice
 	kind     tokenKind
 	space    bool // stands behind blanks
+	made     bool // the text is in tokenizer.made
 }
 
 // signTwice is for a sign that is there two times or more.
@@ -39,16 +40,31 @@ const signTwice = 1 << 8
 
 // tokenizer takes messages apart. It keeps nothing between messages.
 type tokenizer struct {
-	words *words
-	text  []byte
-	all   [maxTokens + 8]token
-	n     int
+	words  *words
+	text   []byte
+	made   []byte // texts of lists, with one blank behind each comma
+	all    [maxTokens + 8]token
+	n      int
+	after  byte // what stands behind the word that is taken in, 0 for nothing
+	open   byte // kinds of quotations that are not closed
+	colons bool // there are two at least
+}
+
+// textOf a word.
+func (z *tokenizer) textOf(t *token) []byte {
+	if t.made {
+		return z.made[t.from:t.to]
+	}
+	return z.text[t.from:t.to]
 }
 
 // tokenize makes tokens of text. They are valid until the next call.
 func (z *tokenizer) tokenize(text []byte) []token {
-	z.text, z.n = text, 0
+	z.text, z.made, z.n, z.open = text, z.made[:0], 0, 0
+	first := bytes.IndexByte(text, ':')
+	z.colons = first >= 0 && bytes.IndexByte(text[first+1:], ':') >= 0
 	z.part(0, len(text))
+	z.all[0].space = false
 	z.collapse()
 	z.joinLists()
 	return z.all[:z.n]
@@ -70,12 +86,24 @@ func (z *tokenizer) part(i, end int) {
 			i++
 			continue
 		case classSign:
+			if c == '<' && i+2 < len(t) && t[i+1] == '*' && t[i+2] == '>' { // of a template
+				z.addHole(space)
+				i, space = i+3, false
+				continue
+			}
+			if c == ':' && i+1 < len(t) && t[i+1] == ':' {
+				if j := colonsEnd(t, i); j > 0 {
+					z.addHole(space)
+					i, space = j, false
+					continue
+				}
+			}
 			i = z.signs(t, i, space)
 			space = false
 			continue
 		}
 		if c == '\'' && (i == 0 || classes[t[i-1]]&classAlnum == 0) {
-			if j := closing(t, i, c); j > 0 {
+			if j := z.closing(t, i, c); j > 0 {
 				z.addQuoted(i+1, j, c, space)
 				i, space = j+1, false
 				continue
@@ -85,9 +113,74 @@ func (z *tokenizer) part(i, end int) {
 			z.addHole(space)
 			return
 		}
+		j := 0
+		if z.colons {
+			j = colonsEnd(t, i)
+		}
+		if j == 0 && z.n > 0 && z.namesSecret(space) {
+			j = secretEnd(t, i)
+		}
+		if j > 0 {
+			z.after = 0
+			z.addHole(space)
+			i, space = j, false
+			continue
+		}
 		i = z.word(t, i, space)
 		space = false
 	}
+}
+
+// colonsEnd finds the end of a MAC or IPv6 address, 0 for none. What has digits is taken for a part of one whatever else it has.
+func colonsEnd(t []byte, i int) int {
+	if i > 0 && classes[t[i-1]]&classWord != 0 {
+		return 0
+	}
+	groups, colons, double := 0, 0, false
+	for j := i; colons < 8; {
+		end, digit := runEnd(t, j)
+		if end > j {
+			if !digit {
+				if end = hexEnd(t, j, end, j == i); end == 0 {
+					return 0
+				}
+			}
+			groups++
+			j = end
+		}
+		if j < len(t) && t[j] == ':' && (j+1 < len(t) && (t[j+1] == ':' || classes[t[j+1]]&classAlnum != 0) || j > i && t[j-1] == ':') {
+			double = double || j > i && t[j-1] == ':'
+			colons++
+			j++
+			continue
+		}
+		if groups == 6 && colons == 5 && !double || groups == 8 && colons == 7 || double && groups > 0 {
+			return j
+		}
+		return 0
+	}
+	return 0
+}
+
+// hexEnd finds the end of a group of letters that are hexadecimal, 0 for none. Signs may stand before the first group and behind
+// the last.
+func hexEnd(t []byte, from, end int, first bool) int {
+	if first {
+		for i := end - 1; i > from; i-- {
+			if classes[t[i-1]]&classJoin != 0 {
+				from = i
+				break
+			}
+		}
+	}
+	j := from
+	for j < end && classes[t[j]]&classJoin == 0 {
+		j++
+	}
+	if j == from || j-from > 4 || !isHex(t[from:j]) {
+		return 0
+	}
+	return j
 }
 
 // signs takes in a sign, and what it encloses or brings with it. It returns where to go on.
@@ -95,7 +188,7 @@ func (z *tokenizer) signs(t []byte, i int, space bool) int {
 	c := t[i]
 	switch c {
 	case '"', '`':
-		j := closing(t, i, c)
+		j := z.closing(t, i, c)
 		if j < 0 {
 			break
 		}
@@ -115,6 +208,9 @@ func (z *tokenizer) signs(t []byte, i int, space bool) int {
 			return j + 1
 		}
 	case '=':
+		if z.isHole(1) && !space && (i+1 == len(t) || t[i+1] == '=' || classes[t[i+1]] == classBlank) { // of base64
+			return i + 1
+		}
 		if i+1 < len(t) && i > 0 && classes[t[i-1]]&classAlnum != 0 && t[i+1] != '=' && t[i+1] != '"' && classes[t[i+1]] != classBlank {
 			if j := valueEnd(t, i+1); j > i+1 && !z.isKindKey() {
 				z.addSign('=', space)
@@ -189,6 +285,13 @@ scan:
 		w = w[:end]
 	}
 	tail := t[i+len(w) : j]
+	z.after = 0
+	if j < len(t) {
+		z.after = t[j]
+	}
+	if at && (letters > 1 || seen&classDigit != 0) && !space {
+		z.dropPassword()
+	}
 	digitFollows := j+1 < len(t) && t[j] == ':' && classes[t[j+1]] == classDigit
 	switch {
 	case letters == 0 && seen&classDigit == 0:
@@ -196,25 +299,40 @@ scan:
 			z.addHole(space)
 			break
 		}
-		sign := uint16(w[0])
-		if len(w) > 1 {
-			sign |= signTwice
-		}
-		z.addSign(sign, space)
+		z.addSigns(w, space)
 	case seen&classDigit != 0, slashes > 1, slashes == 1 && w[0] == '/', at && letters > 1, dots > 1,
-		digitFollows && (dots > 0 || isHost(w, letters)), len(w) > maxWord, isMixed(w, seen):
+		digitFollows && (dots > 0 || isHost(w, letters)), len(w) > maxWord, isLettersOfKey(w):
 		z.addHole(space)
 	default:
 		z.addWord(t, i, i+len(w), j, space)
 	}
-	if len(tail) > 0 {
-		sign := uint16(tail[0])
-		if len(tail) > 1 {
+	z.addSigns(tail, false)
+	return j
+}
+
+// addSigns takes in signs; several that are the same are one.
+func (z *tokenizer) addSigns(b []byte, space bool) {
+	for i := 0; i < len(b); space = false {
+		sign, j := uint16(b[i]), i+1
+		for ; j < len(b) && b[j] == b[i]; j++ {
 			sign |= signTwice
 		}
-		z.addSign(sign, false)
+		z.addSign(sign, space)
+		i = j
 	}
-	return j
+}
+
+// dropPassword takes back what stands between a colon and a word with an @.
+func (z *tokenizer) dropPassword() {
+	for n := 1; n < 8 && n < z.n; n++ {
+		if z.last(n).space {
+			return
+		}
+		if z.isSign(n+1, ":") {
+			z.n -= n
+			return
+		}
+	}
 }
 
 // isHost tells whether a word before a port is the name of a host.
@@ -222,21 +340,30 @@ func isHost(w []byte, letters int) bool {
 	return letters > 2 && bytes.IndexByte(w, '-') >= 0 || string(w) == "localhost"
 }
 
-// isMixed tells whether a long word changes between small and capital letters as base64 does.
-func isMixed(w []byte, seen byte) bool {
-	if len(w) < 20 || seen&classJoin != 0 {
+// isLettersOfKey tells whether a word without digits has the form of a key, or of hexadecimal: no word of a language.
+func isLettersOfKey(w []byte) bool {
+	if len(w) < 8 {
 		return false
 	}
-	ups, changes := 0, 0
-	for i := 1; i < len(w); i++ {
-		if isUpper(w[i]) {
+	for len(w) > 0 && classes[w[0]]&classJoin != 0 {
+		w = w[1:]
+	}
+	ups, changes, hex := 0, 0, 0
+	for i, c := range w {
+		switch {
+		case isUpper(c):
 			ups++
-			if !isUpper(w[i-1]) {
+			if i > 0 && !isUpper(w[i-1]) {
 				changes++
 			}
+		case c < 'a' || c > 'z':
+			return false
+		}
+		if c |= 0x20; c <= 'f' {
+			hex++
 		}
 	}
-	return changes*4 > len(w) || ups > len(w)/3 && changes > 3
+	return hex == len(w) || ups == len(w) && len(w) >= 16 || len(w) >= 20 && changes >= 3 && (changes*11 > len(w)*2 || ups*4 >= len(w))
 }
 
 func hasAlnum(b []byte) bool {
@@ -248,8 +375,19 @@ func hasAlnum(b []byte) bool {
 	return false
 }
 
-// closing finds the end of the quotation that begins at i. An apostrophe within a word ends none.
-func closing(t []byte, i int, quote byte) int {
+// closing finds the end of the quotation that begins at i, -1 for none. An apostrophe within a word ends none. It does not look
+// again when it has looked at all of the text in vain.
+func (z *tokenizer) closing(t []byte, i int, quote byte) int {
+	bit := byte(1)
+	switch quote {
+	case '\'':
+		bit = 2
+	case '`':
+		bit = 4
+	}
+	if z.open&bit != 0 {
+		return -1
+	}
 	for j := i + 1; j < len(t); j++ {
 		switch {
 		case t[j] == '\\':
@@ -258,6 +396,7 @@ func closing(t []byte, i int, quote byte) int {
 			return j
 		}
 	}
+	z.open |= bit
 	return -1
 }
 
@@ -372,7 +511,7 @@ func (z *tokenizer) flags(t *token) wordFlags {
 	case t.id != 0:
 		return z.words.list[t.id-1].flags
 	case t.known&flagged == 0:
-		t.known = flagsOf(z.text[t.from:t.to]) | flagged
+		t.known = flagsOf(z.textOf(t)) | flagged
 	}
 	return t.known &^ flagged
 }
@@ -411,7 +550,7 @@ func (z *tokenizer) addHole(space bool) {
 		z.n--
 		return
 	}
-	if !space && z.isSign(1, "-+#<>~") {
+	if !space && z.isSign(1, "-+#<>~") && (z.after != '>' || !z.isSign(1, "<")) {
 		space = z.last(1).space
 		z.n--
 	}
@@ -430,9 +569,6 @@ func (z *tokenizer) addWord(t []byte, from, to, next int, space bool) {
 	case !space && len(text) <= 4 && z.isSign(1, ":") && isHex(text) && (z.isHole(2) || z.isSign(2, ":") && z.isHole(3)):
 		z.addHole(false) // of an IPv6 or MAC address
 		return
-	case z.namesSecret():
-		z.addHole(space)
-		return
 	case isUpper(text[0]) && next < len(t) && t[next] == ' ' && z.flags(&w)&isMethod != 0:
 		e := next
 		for e < len(t) && t[e] == ' ' {
@@ -446,19 +582,89 @@ func (z *tokenizer) addWord(t []byte, from, to, next int, space bool) {
 	z.push(w)
 }
 
+// secretEnd finds the end of a secret, 0 if there is none but the word that tells what follows.
+func secretEnd(t []byte, i int) int {
+	j := i
+	for j < len(t) && classes[t[j]] != classBlank && bytes.IndexByte([]byte(",;\"'`"), t[j]) < 0 {
+		j++
+	}
+	if isSchemeName(t[i:j]) {
+		return 0
+	}
+	return j
+}
+
 // namesSecret tells whether the last tokens are the name of a secret, of which the value follows.
-func (z *tokenizer) namesSecret() bool {
+func (z *tokenizer) namesSecret(space bool) bool {
 	n := 1
 	if z.isSign(1, "\"'`") {
 		n = 2
 	}
-	if z.isSign(n, ":=") && z.n > n {
-		return z.flags(z.last(n+1))&isSecret != 0
+	if z.isSecretKey(n) {
+		return true
 	}
-	if z.n >= n && z.last(n).kind == tokenWord && z.last(n).to-z.last(n).from == 6 {
-		return bytes.EqualFold(z.text[z.last(n).from:z.last(n).to], []byte("bearer"))
+	if z.n < n || z.last(n).kind != tokenWord {
+		return false
+	}
+	w := z.textOf(z.last(n))
+	if isSchemeName(w) && (bytes.EqualFold(w, []byte("bearer")) || z.isSecretKey(n+1)) {
+		return true
+	}
+	return space && len(w) > 2 && w[0] == '-' && w[1] == '-' && isSecretName(w)
+}
+
+// isSchemeName tells whether a word is a scheme of HTTP authorization.
+func isSchemeName(w []byte) bool {
+	if len(w) < len("basic") {
+		return false
+	}
+	switch w[0] | 0x20 {
+	case 'b', 'd', 'n', 't':
+	default:
+		return false
+	}
+	return len(w) <= len("negotiate") && (isLexical(w, isScheme) || bytes.EqualFold(w, []byte("token")))
+}
+
+// isSecretKey tells whether the nth token from the end is a sign between the name of a secret and its value.
+func (z *tokenizer) isSecretKey(n int) bool {
+	if !z.isSign(n, ":=") || z.n <= n {
+		return false
+	}
+	if z.isSign(n+1, "\"'`") && z.n > n+1 {
+		n++
+	}
+	return z.last(n+1).kind == tokenWord && isSecretName(z.textOf(z.last(n+1)))
+}
+
+// isSecretName tells whether a key ends with the name of a secret, such as db_password.
+func isSecretName(w []byte) bool {
+	if len(w) > maxWord {
+		return false
+	}
+	var low [maxWord]byte
+	n := 0
+	for _, c := range w {
+		if c == '-' || c == '_' {
+			continue
+		}
+		if isUpper(c) {
+			c += 'a' - 'A'
+		}
+		low[n] = c
+		n++
+	}
+	for _, name := range secretNames {
+		if bytes.HasSuffix(low[:n], []byte(name)) {
+			return true
+		}
 	}
 	return false
+}
+
+var secretNames = [...]string{
+	"password", "passwd", "passphrase", "pwd", "secret", "token", "apikey", "accesskey", "secretkey", "privatekey",
+	"authorization", "credential", "credentials", "cookie", "sessionid", "auth",
 }
 
 func isHex(w []byte) bool {
@@ -498,7 +704,7 @@ func (z *tokenizer) addSign(sign uint16, space bool) {
 func (z *tokenizer) addQuoted(from, to int, quote byte, space bool) {
 	z.push(token{kind: tokenSign, sign: uint16(quote), space: space})
 	in := z.text[from:to]
-	if len(in) > maxQuoted || bytes.ContainsAny(in, "0123456789/\\@=") || z.namesSecret() {
+	if len(in) > maxQuoted || bytes.ContainsAny(in, "0123456789/\\@=") || z.n > 1 && z.namesSecret(false) || isLettersOfKey(in) {
 		z.push(token{kind: tokenHole})
 	} else {
 		w := token{kind: tokenWord, from: int32(from), to: int32(to), hash: hashBytes(in)} //nolint:gosec // lines are shorter
@@ -506,6 +712,33 @@ func (z *tokenizer) addQuoted(from, to int, quote byte, space bool) {
 		z.push(w)
 	}
 	z.push(token{kind: tokenSign, sign: uint16(quote)})
+}
+
+// render writes tokens as words.render writes codes.
+func (z *tokenizer) render(tokens []token) (b []byte) {
+	for i := range tokens {
+		t := &tokens[i]
+		if t.space && i > 0 {
+			b = append(b, ' ')
+		}
+		switch t.kind {
+		case tokenWord:
+			b = append(b, z.textOf(t)...)
+		case tokenHole:
+			b = append(b, "<*>"...)
+		default:
+			b = appendSign(b, t.sign)
+		}
+	}
+	return b
+}
+
+func appendSign(b []byte, sign uint16) []byte {
+	b = append(b, byte(sign))
+	if sign&signTwice != 0 {
+		b = append(b, byte(sign))
+	}
+	return b
 }
 
 func (z *tokenizer) isEqual(a, b *token) bool {
@@ -551,18 +784,19 @@ func (z *tokenizer) isRepeated(i, p int) bool {
 	return hole
 }
 
-// joinLists makes one word of words between commas, and a hole if one of them is.
+// joinLists makes one word of words between commas.
 func (z *tokenizer) joinLists() {
 	n := 0
 	for i := 0; i < z.n; i++ {
 		j := i
-		if z.all[i].kind != tokenSign {
-			for j+2 < z.n && z.all[j+1].kind == tokenSign && z.all[j+1].sign == ',' && z.all[j+2].kind != tokenSign {
-				j += 2
-			}
-			if j > i && j+1 < z.n && z.all[j+1].kind == tokenSign && (z.all[j+1].sign == ':' || z.all[j+1].sign == '=' || z.all[j+1].sign == '(') {
-				j -= 2
-			}
+		for z.isListed(j) {
+			j += 2
+		}
+		if j == i+2 && (n == 0 || z.all[n-1].kind != tokenSign) { // words of a sentence
+			j = i
+		}
+		if j > i && j+1 < z.n && z.all[j+1].kind == tokenSign && (z.all[j+1].sign == ':' || z.all[j+1].sign == '=' || z.all[j+1].sign == '(') {
+			j -= 2
 		}
 		z.all[n] = z.all[i]
 		if j > i {
@@ -574,19 +808,25 @@ func (z *tokenizer) joinLists() {
 	z.n = n
 }
 
+// isListed tells whether the token at i and the one behind the next are words with a comma in between.
+func (z *tokenizer) isListed(i int) bool {
+	return i+2 < z.n && z.all[i].kind == tokenWord && z.all[i+1].kind == tokenSign && z.all[i+1].sign == ',' && z.all[i+2].kind == tokenWord
+}
+
 func (z *tokenizer) list(i, j int) token {
-	hole := token{kind: tokenHole, space: z.all[i].space}
-	for k := i; k <= j; k += 2 {
-		if z.all[k].kind == tokenHole {
-			return hole
-		}
-	}
 	w := z.all[i]
-	w.to, w.known = z.all[j].to, 0
-	text := z.text[w.from:w.to]
-	if len(text) > maxQuoted {
-		return hole
+	from := len(z.made)
+	for k := i; k <= j; k += 2 {
+		if k > i {
+			z.made = append(z.made, ", "...)
+		}
+		z.made = append(z.made, z.textOf(&z.all[k])...)
 	}
+	if len(z.made)-from > maxQuoted {
+		return token{kind: tokenHole, space: w.space}
+	}
+	text := z.made[from:]
+	w.made, w.known, w.from, w.to = true, 0, int32(from), int32(len(z.made)) //nolint:gosec // lines are shorter
 	w.hash = hashBytes(text)
 	w.id = z.words.find(w.hash, text)
 	return w

@@ -117,10 +117,7 @@ func (ws *words) render(b []byte, codes []code) []byte {
 		case codeHole, codeGap:
 			b = append(b, "<*>"...)
 		case codeSign:
-			b = append(b, byte(c.sign()))
-			if c.sign()&signTwice != 0 {
-				b = append(b, byte(c.sign()))
-			}
+			b = appendSign(b, c.sign())
 		default:
 			b = append(b, ws.text(c.word())...)
 		}
