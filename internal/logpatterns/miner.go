@@ -395,7 +395,7 @@ func (m *Miner) drop(r *row) {
 // one that was seen again may have the place of another that was not.
 func (m *Miner) newPattern(r *row, again bool) *pattern {
 	switch n := len(m.patterns); {
-	case n < m.opts.MaxPatterns/2:
+	case n < max(1, m.opts.MaxPatterns/2):
 	case !again, n >= m.opts.MaxPatterns && !m.reclaim(NumLevels):
 		return nil
 	}
