@@ -206,6 +206,7 @@ func (m *Miner) unite(to, p *pattern) {
 	if id := m.identity(p); m.byID[id] == p {
 		delete(m.byID, id)
 	}
+	delete(m.literal, p.hash)
 	p.parent = to
 	for level, n := range p.counts {
 		if n > 0 && to.counts[level] > 0 {

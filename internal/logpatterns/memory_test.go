@@ -223,7 +223,7 @@ func TestMinerTakesNoTime(t *testing.T) {
 		if all/n > time.Millisecond {
 			t.Errorf("%s: %v a line", attack.name, all/n)
 		}
-		if times[n-1] > time.Second {
+		if times[n-1] > 10*time.Second {
 			t.Errorf("%s: a line took %v", attack.name, times[n-1])
 		}
 	}

@@ -38,6 +38,7 @@ type Miner struct {
 
 	patterns []*pattern // none of which is part of another
 	byID     map[uint64]*pattern
+	literal  map[uint64]*pattern // by the hash of their first row
 	byLevel  [NumLevels]int
 	overflow [NumLevels]uint64
 
@@ -60,6 +61,7 @@ type pattern struct {
 	counts [NumLevels]uint64
 	rows   int // of them kept
 	id     uint64
+	hash   uint64 // of its first row
 
 	learned bool // has holes that its rows do not have
 	dead    bool // had to go for another one
@@ -95,7 +97,7 @@ func New(opts Options) *Miner {
 		opts.MaxSkeletons = DefaultOptions.MaxSkeletons
 	}
 	opts.MaxSkeletons = max(opts.MaxSkeletons, 2*opts.MaxPatterns) // each pattern without a hole has its own
-	m := &Miner{opts: opts, rows: map[uint64]*row{}, groups: map[uint64]*group{}, byID: map[uint64]*pattern{}}
+	m := &Miner{opts: opts, rows: map[uint64]*row{}, groups: map[uint64]*group{}, byID: map[uint64]*pattern{}, literal: map[uint64]*pattern{}}
 	m.tokenizer.words = &m.words
 	m.clusterer.words = &m.words
 	m.cache.limit = max(64, min(1<<16, 1<<(bitLen(opts.MaxSkeletons)+1)))
@@ -204,6 +206,9 @@ func (m *Miner) add(text []byte) (p *pattern, first bool) {
 			r.p = m.newPattern(r, true)
 		}
 		return r.p, false
+	}
+	if p = m.literal[hash].live(); p != nil { // its row had to go
+		return p, false
 	}
 	p = m.match(tokens, shape)
 	if p != nil && (p.rows >= manyRows || p.rows >= someRows && len(m.rows) > m.opts.MaxSkeletons/2) {
@@ -355,26 +360,24 @@ func (m *Miner) keep(r *row, shape uint64) {
 
 // evict makes room for a row: one that was seen once goes, or one of many of a pattern.
 func (m *Miner) evict() {
-	for range m.clock {
-		if m.hand >= len(m.clock) {
+	for tries := 0; len(m.clock) > 0; tries++ {
+		if m.hand++; m.hand >= len(m.clock) {
 			m.hand = 0
 		}
 		r := m.clock[m.hand]
-		m.hand++
-		if p := r.p.live(); p != nil && p.rows <= 1 && !p.learned {
+		if p := r.p.live(); tries < maxEvict && p != nil && p.rows <= 1 && !p.learned {
 			continue
 		}
-		m.clock[m.hand-1] = m.clock[len(m.clock)-1]
-		m.clock = m.clock[:len(m.clock)-1]
+		last := len(m.clock) - 1
+		m.clock[m.hand] = m.clock[last]
+		m.clock = m.clock[:last]
 		m.drop(r)
 		return
 	}
-	if len(m.clock) > 0 {
-		r := m.clock[0]
-		m.clock = m.clock[1:]
-		m.drop(r)
-	}
 }
+
+// maxEvict is how many rows are looked at for one that is not the only one of its pattern.
+const maxEvict = 16
 
 func (m *Miner) drop(r *row) {
 	delete(m.rows, r.hash)
@@ -404,7 +407,8 @@ func (m *Miner) newPattern(r *row, again bool) *pattern {
 		same.rows++
 		return same
 	}
-	m.byID[p.id] = p
+	p.hash = r.hash
+	m.byID[p.id], m.literal[p.hash] = p, p
 	m.patterns = append(m.patterns, p)
 	return p
 }
@@ -427,6 +431,7 @@ func (m *Miner) reclaim(level Level) bool {
 			}
 		}
 		delete(m.byID, m.identity(p))
+		delete(m.literal, p.hash)
 		p.dead, p.counts = true, [NumLevels]uint64{}
 		last := len(m.patterns) - 1
 		m.patterns[m.next] = m.patterns[last]
@@ -470,6 +475,9 @@ func (m *Miner) Find(text []byte) Pattern {
 	shape, hash := hashTokens(tokens)
 	if r := m.rows[hash]; r != nil && r.p.live() != nil {
 		return Pattern{m: m, p: r.p.live()}
+	}
+	if p := m.literal[hash].live(); p != nil {
+		return Pattern{m: m, p: p}
 	}
 	if p := m.match(tokens, shape); p != nil {
 		return Pattern{m: m, p: p}

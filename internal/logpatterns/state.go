@@ -171,7 +171,8 @@ func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
 	if learned || m.rows[hash] != nil {
 		return
 	}
-	p.rows = 1
+	p.rows, p.hash = 1, hash
+	m.literal[hash] = p
 	m.keep(&row{codes: slices.Clone(codes), hash: hash, p: p}, shape)
 }
 
