@@ -34,15 +34,16 @@ type node struct {
 // The weights by which it is judged whether the words at one place are values. They were found by search on the
 // package's own corpus; see docs/decisions/010.
 const (
-	weightKnown   = 3.0  // times the part that are values elsewhere
-	weightEvent   = 3.0  // times the part that are events
-	weightOdd     = 0.44 // times the part that are not plain words
-	weightFirst   = 0.7  // of the first word of a line
-	weightContext = 0.53 // behind a word or sign that values follow
-	weightQuoted  = 1.0  // in quotes
-	weightQuoted2 = 2.59 // in quotes, two of them
-	weightBools   = 3.0  // true and false
-	weightMasked  = 3.0  // one of them is a hole
+	weightKnown    = 3.0  // times the part that are values elsewhere
+	weightTogether = 2.0  // all are, at one place
+	weightEvent    = 3.0  // times the part that are events
+	weightOdd      = 0.44 // times the part that are not plain words
+	weightFirst    = 0.7  // of the first word of a line
+	weightContext  = 0.53 // behind a word or sign that values follow
+	weightQuoted   = 1.0  // in quotes
+	weightQuoted2  = 2.59 // in quotes, two of them
+	weightBools    = 3.0  // true and false
+	weightMasked   = 3.0  // one of them is a hole
 
 	// fewConstants is the least part of words that must stay.
 	fewConstants = 0.39
@@ -148,7 +149,7 @@ func (k *clusterer) fill(c *column, rows []*row, at int) {
 func (k *clusterer) judge(c *column, codes []code, first bool) float64 {
 	n := len(c.values)
 	score := byDistinct(n)
-	known, event, odd, bools := 0, 0, 0, 0
+	known, event, odd, bools, with := 0, 0, 0, 0, ^uint64(0)
 	for _, id := range c.values {
 		if id == 0 {
 			score += weightMasked
@@ -162,6 +163,7 @@ func (k *clusterer) judge(c *column, codes []code, first bool) float64 {
 		if w.holes > 0 {
 			known++
 		}
+		with &= w.with
 		if w.flags&isEvent != 0 || first && isEventName(k.words.text(id)) {
 			event++
 		}
@@ -174,6 +176,9 @@ func (k *clusterer) judge(c *column, codes []code, first bool) float64 {
 	}
 	part := 1 / float64(n)
 	score += weightKnown*float64(known)*part - weightEvent*float64(event)*part + weightOdd*float64(odd)*part
+	if with != 0 {
+		score += weightTogether
+	}
 	if n == 2 && bools == 2 {
 		score += weightBools
 	}

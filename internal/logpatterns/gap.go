@@ -56,6 +56,7 @@ func (g *gap) code(at int) code { return g.node.codes[at].noSpace() }
 type gaps struct {
 	key    uint64
 	opener float64
+	loose  bool // it ends before any word
 	list   []gap
 	score  float64
 }
@@ -176,13 +177,14 @@ func (k *clusterer) findGaps(n *node, to map[uint64]*gaps, seen phrases, first b
 func (k *clusterer) findGapsAt(
 	n *node, from int, short bool, opener float64, prefix uint64, suffixes []uint64, to map[uint64]*gaps, seen phrases, first bool,
 ) {
-	text, words, holes, depth, quotes, signs := uint64(mixA), 0, 0, 0, 0, false
+	text, words, holes, depth, quotes, signs, events := uint64(mixA), 0, 0, 0, 0, false, false
 	for end := from + 1; end <= len(n.codes) && end <= from+maxGap; end++ {
 		c := n.codes[end-1]
 		text = mix(text, uint64(c.noSpace()))
 		switch {
 		case c.isWord():
 			words++
+			events = events || short && k.words.flags(c)&isEvent != 0
 		case c.isSlot():
 			holes++
 			signs = signs || end > from+1
@@ -205,16 +207,20 @@ func (k *clusterer) findGapsAt(
 		}
 		masked := end == from+1 && words == 0 && c.isSlot()
 		value := end > from+1 && words == 0 && holes > 0 // such as {<*>}
-		if depth != 0 || quotes%2 != 0 || words == 0 && !masked && !value || !k.closes(n.codes, end) {
+		if depth != 0 || quotes%2 != 0 || words == 0 && !masked && !value {
+			continue
+		}
+		loose := !k.closes(n.codes, end)
+		if loose && (value || signs) {
 			continue
 		}
 		key := mix(prefix, suffixes[end])
 		g := to[key]
 		if g == nil {
-			g = &gaps{key: key, opener: opener}
+			g = &gaps{key: key, opener: opener, loose: loose}
 			to[key] = g
 		}
-		p := gap{node: n, from: from, to: end, text: text, words: words, mixed: words > 0 && holes > 0, event: end == from+1 && k.words.flags(c)&isEvent != 0}
+		p := gap{node: n, from: from, to: end, text: text, words: words, mixed: words > 0 && holes > 0, event: events || end == from+1 && k.words.flags(c)&isEvent != 0}
 		if masked {
 			p.text = 0
 		}
@@ -259,7 +265,7 @@ func (k *clusterer) scoreGaps(g *gaps, seen phrases) bool {
 			shared++
 			continue
 		}
-		if seen[p.text].several {
+		if first := p.code(p.from); seen[p.text].several && !(p.mixed && (first.isSignOf("\"'`") || first.kind() == codeHole)) {
 			shared++
 		}
 		if p.event {
@@ -277,8 +283,11 @@ func (k *clusterer) scoreGaps(g *gaps, seen phrases) bool {
 	if p := g.list[0]; !begin && k.opener(p.node.codes, p.from+1) >= 0 || !end && k.closes(p.node.codes, p.to-1) {
 		return false // a shorter one does as well
 	}
+	if g.loose && !masked {
+		return false
+	}
 	part := 1 / float64(distinct)
-	if masked {
+	if masked && mixed < distinct-1 { // else it may be a value with words before it
 		distinct += 3
 		g.score = 1
 	}

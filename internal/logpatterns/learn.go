@@ -53,7 +53,7 @@ const learnRounds = 2
 // learnValues counts for each word the holes of which it is one of three values or more.
 func (m *Miner) learnValues(nodes []*node) {
 	for i := range m.words.list {
-		m.words.list[i].holes = 0
+		m.words.list[i].holes, m.words.list[i].with = 0, 0
 	}
 	c := &column{}
 	for _, n := range nodes {
@@ -68,9 +68,12 @@ func (m *Miner) learnValues(nodes []*node) {
 			if len(c.values) < 3 {
 				continue
 			}
+			bit := uint64(1) << (hashCodes(n.codes, at) >> 58)
 			for _, id := range c.values {
 				if id != 0 {
-					m.words.list[id-1].holes = min(m.words.list[id-1].holes+1, 1000)
+					w := &m.words.list[id-1]
+					w.holes = min(w.holes+1, 1000)
+					w.with |= bit
 				}
 			}
 		}
@@ -242,7 +245,7 @@ func (m *Miner) compact() {
 			if id == 0 {
 				w := &old.list[c.word()-1]
 				id = m.words.add(w.hash, old.text(c.word()), w.flags)
-				m.words.list[id-1].holes = w.holes
+				m.words.list[id-1].holes, m.words.list[id-1].with = w.holes, w.with
 				ids[c.word()] = id
 			}
 			codes[i] = c.space() | code(id)

@@ -206,6 +206,11 @@ func (z *tokenizer) signs(t []byte, i int, space bool) int {
 			z.push(token{kind: tokenHole})
 			z.push(token{kind: tokenSign, sign: uint16(t[j])})
 			return j + 1
+		} else if c == '[' && j > i+1 && j-i < maxWord && isPhrase(t[i+1:j]) {
+			z.addSign('[', space)
+			z.pushText(i+1, j)
+			z.addSign(']', false)
+			return j + 1
 		}
 	case '=':
 		if z.isHole(1) && !space && (i+1 == len(t) || t[i+1] == '=' || classes[t[i+1]] == classBlank) { // of base64
@@ -707,11 +712,34 @@ func (z *tokenizer) addQuoted(from, to int, quote byte, space bool) {
 	if len(in) > maxQuoted || bytes.ContainsAny(in, "0123456789/\\@=") || z.n > 1 && z.namesSecret(false) || isLettersOfKey(in) {
 		z.push(token{kind: tokenHole})
 	} else {
-		w := token{kind: tokenWord, from: int32(from), to: int32(to), hash: hashBytes(in)} //nolint:gosec // lines are shorter
-		w.id = z.words.find(w.hash, in)
-		z.push(w)
+		z.pushText(from, to)
 	}
 	z.push(token{kind: tokenSign, sign: uint16(quote)})
+}
+
+// pushText takes in what stands in [from, to) as one word.
+func (z *tokenizer) pushText(from, to int) {
+	w := token{kind: tokenWord, from: int32(from), to: int32(to), hash: hashBytes(z.text[from:to])} //nolint:gosec // lines are shorter
+	w.id = z.words.find(w.hash, z.text[from:to])
+	z.push(w)
+}
+
+// isPhrase tells whether there are two words or more, and nothing else.
+func isPhrase(b []byte) bool {
+	from, words := 0, 0
+	for i := 0; i <= len(b); i++ {
+		switch {
+		case i == len(b) || b[i] == ' ':
+			if i == from || isLettersOfKey(b[from:i]) {
+				return false
+			}
+			from = i + 1
+			words++
+		case classes[b[i]] != classLetter && b[i] != '-':
+			return false
+		}
+	}
+	return words > 1
 }
 
 // render writes tokens as words.render writes codes.

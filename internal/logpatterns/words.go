@@ -17,6 +17,7 @@ type word struct {
 	size  uint16
 	flags wordFlags
 	holes uint16 // in how many places it is known to be a value
+	with  uint64 // a bit for each of these places, by its hash: who has a bit in common may be values of one
 }
 
 // find returns the id of a word, 0 for none.
