@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package logpatterns
+
+import "bytes"
+
+const (
+	// joinLines and joinBytes bound a message; what is more begins another one.
+	joinLines = 1024
+	joinBytes = 256 << 10
+)
+
+// Joiner puts the lines of a stream together that are one message: stack traces and the like, with what was logged before
+// them. It keeps the message that may go on; not safe for concurrent use. The zero value is ready.
+//
+// A line goes on with the message before it if it is indented, or is one of those that traces of Java, Python, Go, Node.js,
+// .NET, Ruby, Rust or PHP have in them. One with a time or level of its own never does.
+type Joiner struct {
+	framer Framer
+	text   []byte // the message so far
+	given  []byte // that was returned last
+	lines  int
+	trace  trace
+	any    bool // there is a message, perhaps of an empty line
+}
+
+// trace is what kind of text the message has come to, by which the next line is judged.
+type trace uint8
+
+const (
+	traceNone    trace = iota
+	tracePython        // within the frames
+	tracePythonX       // the exception was told; another may follow
+	traceGo            // goroutines
+	traceNode          // the source is shown, the error follows
+	traceNodeX         // the error was told
+	traceRust          // the message follows
+	traceRustX         // it was told
+	traceFrames        // indented frames, with causes between them
+)
+
+// Add takes in a line without its line feed. When that begins a message it returns the one before, valid until the next call.
+func (j *Joiner) Add(line []byte) (message []byte, ok bool) {
+	if j.any && j.lines < joinLines && len(j.text)+len(line) < joinBytes {
+		if next, goes := j.goesOn(line); goes {
+			j.trace = next
+			j.text = append(append(j.text, '\n'), line...)
+			j.lines++
+			return nil, false
+		}
+	}
+	message, ok = j.Flush()
+	j.text = append(j.text, line...)
+	j.lines, j.any = 1, true
+	j.trace = begins(line)
+	return message, ok
+}
+
+// Flush returns the message that Add has kept, when nothing has come for a while. It is valid until the next call.
+func (j *Joiner) Flush() (message []byte, ok bool) {
+	if !j.any {
+		return nil, false
+	}
+	if cap(j.given) > framerKeep {
+		j.given = nil
+	}
+	j.given, j.text = j.text, j.given[:0]
+	j.any, j.lines, j.trace = false, 0, traceNone
+	message = j.given
+	for len(message) > 0 && (message[len(message)-1] == '\n' || message[len(message)-1] == '\r') {
+		message = message[:len(message)-1] // blank lines at the end
+	}
+	return message, true
+}
+
+// begins tells what kind of trace a first line, or one without a place in a trace so far, leads to.
+func begins(line []byte) trace {
+	switch {
+	case has(line, "panic: "), has(line, "fatal error: "), has(line, "goroutine "), has(line, "unexpected fault address"), has(line, "SIGQUIT: quit"):
+		return traceGo
+	case bytes.HasSuffix(bytes.TrimRight(line, "\r"), []byte("Traceback (most recent call last):")):
+		return tracePython
+	case bytes.HasPrefix(line, []byte("thread '")) && bytes.Contains(line, []byte("' panicked at ")):
+		return traceRust
+	case isNodePlace(line):
+		return traceNode
+	}
+	return traceNone
+}
+
+func has(line []byte, prefix string) bool {
+	return len(line) >= len(prefix) && string(line[:len(prefix)]) == prefix
+}
+
+// goesOn tells whether a line goes on with the message, and what kind of trace that is then.
+func (j *Joiner) goesOn(line []byte) (trace, bool) {
+	switch {
+	case len(line) == 0 || line[0] == '\r':
+		return j.trace, j.trace != traceNone // some have blank lines in them
+	case line[0] == ' ' || line[0] == '\t':
+		if j.trace == traceNone {
+			return traceFrames, true
+		}
+		return j.trace, true
+	case has(line, "Traceback (most recent call last):"):
+		return tracePython, j.trace == tracePythonX || j.trace == traceNone && j.isLogged()
+	case has(line, "goroutine ") && bytes.Contains(line, []byte(" [")):
+		return traceGo, true
+	case j.trace == traceNone && !goesOnFrames(line):
+		return traceNone, false
+	case j.isMarked(line):
+		return traceNone, false
+	}
+	switch j.trace {
+	case tracePython:
+		return tracePythonX, true // Error: text, or what it has more lines of
+	case tracePythonX:
+		return tracePythonX, has(line, "During handling of the above exception") || has(line, "The above exception was the direct cause")
+	case traceGo:
+		return traceGo, true
+	case traceNode:
+		return traceNodeX, true
+	case traceNodeX:
+		return traceNodeX, has(line, "Node.js v") || line[0] == '}'
+	case traceRust:
+		return traceRustX, true
+	case traceRustX:
+		return traceRustX, has(line, "note: ") || has(line, "stack backtrace:")
+	}
+	closes := j.trace == traceFrames && (line[0] == '}' || line[0] == ']') && len(bytes.TrimRight(line, "\r")) == 1
+	return traceFrames, closes || goesOnFrames(line)
+}
+
+// goesOnFrames tells whether a line that is not indented stands between or before the frames of a trace.
+func goesOnFrames(line []byte) bool {
+	switch line[0] {
+	case 'C':
+		if has(line, "Caused by: ") || has(line, "Caused by ") {
+			return true
+		}
+	case 'S':
+		if has(line, "Suppressed: ") || has(line, "Stack trace:") {
+			return true
+		}
+	case '.':
+		return has(line, "... ") && bytes.HasSuffix(bytes.TrimRight(line, "\r"), []byte(" more"))
+	case '#':
+		return len(line) > 2 && line[1] >= '0' && line[1] <= '9' && bytes.IndexByte(line[:min(len(line), 6)], ' ') > 1
+	case '-':
+		return has(line, "--- End of ")
+	case 's':
+		return has(line, "stack backtrace:")
+	case 'n':
+		return has(line, "note: ")
+	}
+	return isException(line)
+}
+
+// isException knows the qualified name of a class that ends in Exception or Error, as Java and .NET write it below a message.
+func isException(line []byte) bool {
+	end, dots := 0, 0
+	for ; end < len(line) && (classes[line[end]]&classAlnum != 0 || line[end] == '.' || line[end] == '$'); end++ {
+		if line[end] == '.' {
+			dots++
+		}
+	}
+	name := line[:end]
+	if dots == 0 || end < len(line) && line[end] != ':' && line[end] != '\r' {
+		return false
+	}
+	return bytes.HasSuffix(name, []byte("Exception")) || bytes.HasSuffix(name, []byte("Error")) || bytes.HasSuffix(name, []byte("Throwable"))
+}
+
+// isNodePlace knows /path/file.js:12 alone on a line, with which Node.js shows where an error was thrown.
+func isNodePlace(line []byte) bool {
+	line = bytes.TrimRight(line, "\r")
+	if !has(line, "/") && !has(line, "file:///") && !has(line, "node:") {
+		return false
+	}
+	i := bytes.LastIndexByte(line, ':')
+	if i < 4 || i+1 == len(line) || bytes.IndexByte(line, ' ') >= 0 {
+		return false
+	}
+	for _, c := range line[i+1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	name := line[:i]
+	return has(line, "node:") || bytes.HasSuffix(name, []byte("js")) || bytes.HasSuffix(name, []byte(".ts"))
+}
+
+// isMarked tells whether a line has a time or level of its own, as the first line of a message has.
+func (j *Joiner) isMarked(line []byte) bool {
+	text, _ := j.framer.Frame(line)
+	return len(text) < len(bytes.TrimSpace(line))
+}
+
+// isLogged tells whether the first line of the message has a time or level.
+func (j *Joiner) isLogged() bool {
+	first, _, _ := bytes.Cut(j.text, []byte("\n"))
+	return j.isMarked(first)
+}
