@@ -305,10 +305,19 @@ func (m *Miner) codesOf(to []code, tokens []token, learn bool) []code {
 // maxWords is how many different words there may be.
 func (m *Miner) maxWords() int { return 4 * m.opts.MaxSkeletons }
 
+// meanWord is how long the words may be in the mean.
+const meanWord = 20
+
+// wordsUsed is the part of the room for words that is in use.
+func (m *Miner) wordsUsed() float64 {
+	limit := float64(m.maxWords())
+	return max(float64(len(m.words.list))/limit, float64(len(m.words.texts))/(limit*meanWord))
+}
+
 // isFull tells that a row has to go for another one. Then those of lines that are seen for the second time are taken in, and
 // of others a part, so that also patterns with values that are always new are found.
 func (m *Miner) isFull() bool {
-	return len(m.rows) >= m.opts.MaxSkeletons || len(m.words.list) >= m.maxWords()*3/4 || m.codes >= m.opts.MaxSkeletons*meanCodes
+	return len(m.rows) >= m.opts.MaxSkeletons || m.wordsUsed() >= 0.75 || m.codes >= m.opts.MaxSkeletons*meanCodes
 }
 
 // meanCodes is how many tokens a skeleton may have in the mean.
@@ -317,7 +326,7 @@ const meanCodes = 20
 // makeRoom makes room for words: that of those that are not in use any more, and if that is not much of others as well.
 func (m *Miner) makeRoom() {
 	m.compact()
-	for n := len(m.rows); len(m.words.list) > m.maxWords()*3/4 && n > 0; {
+	for n := len(m.rows); m.wordsUsed() > 0.75 && n > 0; {
 		n -= n/4 + 1
 		for len(m.rows) > n {
 			m.evict()
@@ -327,7 +336,7 @@ func (m *Miner) makeRoom() {
 }
 
 func (m *Miner) addRow(tokens []token, shape, hash uint64) *row {
-	if len(m.words.list) > m.maxWords() {
+	if m.wordsUsed() > 1 {
 		m.makeRoom()
 		for i := range tokens {
 			tokens[i].id = 0

@@ -148,7 +148,7 @@ func (m *Miner) codesFrom(tokens [][]byte) ([]code, error) {
 // that was learned: it would stand for only one of many.
 func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
 	counts = counts[:min(len(counts), int(NumLevels))]
-	if len(m.patterns) >= m.opts.MaxPatterns || len(m.words.list) > m.maxWords() {
+	if len(m.patterns) >= m.opts.MaxPatterns || m.wordsUsed() > 1 {
 		for level, n := range counts {
 			m.overflow[level] += n
 		}
