@@ -73,12 +73,12 @@ type phrase struct {
 func (k *clusterer) joinGaps(nodes []*node) []*node {
 	seen := phrases{}
 	for round := range 8 {
-		found := map[uint64]*gaps{}
+		f := gapFinder{clusterer: k, found: map[uint64]*gaps{}, seen: seen, learn: round == 0}
 		for _, n := range nodes {
-			k.findGaps(n, found, seen, round == 0)
+			f.find(n)
 		}
 		var good []*gaps
-		for _, g := range found {
+		for _, g := range f.found {
 			if len(g.list) > 1 && k.scoreGaps(g, seen) {
 				good = append(good, g)
 			}
@@ -152,88 +152,118 @@ func (k *clusterer) closes(codes []code, at int) bool {
 	return codes[at].isSignOf(",);]}\"'`-.:") || k.words.flags(codes[at])&(isStop|isEvent) != 0
 }
 
-// findGaps adds the gaps that a node may have.
-func (k *clusterer) findGaps(n *node, to map[uint64]*gaps, seen phrases, first bool) {
-	codes := n.codes
-	suffixes := make([]uint64, len(codes)+1)
-	for i := len(codes) - 1; i >= 0; i-- {
-		suffixes[i] = mix(suffixes[i+1], k.masked(codes[i]))
+// gapFinder collects the gaps that nodes may have, by their surroundings.
+type gapFinder struct {
+	*clusterer
+	found map[uint64]*gaps
+	seen  phrases
+	learn bool // seen is to be filled
+
+	node     *node
+	suffixes []uint64 // hashes of what is behind each place
+}
+
+// find adds those of a node.
+func (f *gapFinder) find(n *node) {
+	f.node = n
+	f.suffixes = append(f.suffixes[:0], make([]uint64, len(n.codes)+1)...)
+	for i := len(n.codes) - 1; i >= 0; i-- {
+		f.suffixes[i] = mix(f.suffixes[i+1], f.masked(n.codes[i]))
 	}
 	prefix, constants := uint64(mixA), 0
-	for from := range codes {
-		if opener := k.opener(codes, from); opener >= 0 && (codes[from].isSlot() || codes[from].isSignOf("([{\"'`")) {
-			short := from == 0 || !codes[from-1].isWord() && codes[from-1].isSlot()
-			if !short || from == 0 || constants > 0 {
-				k.findGapsAt(n, from, short, opener, prefix, suffixes, to, seen, first)
-			}
+	for from, c := range n.codes {
+		opener := f.opener(n.codes, from)
+		behindHole := from > 0 && !n.codes[from-1].isWord() && n.codes[from-1].isSlot()
+		if opener >= 0 && (c.isSlot() || c.isSignOf("([{\"'`")) && (!behindHole || constants > 0) {
+			f.findAt(from, from == 0 || behindHole, opener, prefix)
 		}
-		prefix = mix(prefix, k.masked(codes[from]))
-		if codes[from].isWord() {
+		prefix = mix(prefix, f.masked(c))
+		if c.isWord() {
 			constants++
 		}
 	}
 }
 
-func (k *clusterer) findGapsAt(
-	n *node, from int, short bool, opener float64, prefix uint64, suffixes []uint64, to map[uint64]*gaps, seen phrases, first bool,
-) {
-	text, words, holes, depth, quotes, signs, events := uint64(mixA), 0, 0, 0, 0, false, false
-	for end := from + 1; end <= len(n.codes) && end <= from+maxGap; end++ {
-		c := n.codes[end-1]
-		text = mix(text, uint64(c.noSpace()))
-		switch {
-		case c.isWord():
-			words++
-			events = events || short && k.words.flags(c)&isEvent != 0
-		case c.isSlot():
-			holes++
-			signs = signs || end > from+1
-		case c.isSignOf("="):
-			return
-		case c.isSignOf("([{"):
-			depth++
-		case c.isSignOf(")]}"):
-			if depth--; depth < 0 {
-				return
-			}
-		case c.isSignOf("\"'`"):
-			quotes++
-		}
-		if c.kind() == codeSign {
-			signs = true
-		}
-		if short && (end-from > maxShortGap || signs) {
+// findAt adds the gaps that begin at a place, behind what has the hash prefix. Short ones are of a few plain words.
+func (f *gapFinder) findAt(from int, short bool, opener float64, prefix uint64) {
+	codes := f.node.codes
+	t := gapText{hash: mixA}
+	for end := from + 1; end <= len(codes) && end <= from+maxGap; end++ {
+		c := codes[end-1]
+		t.add(c, f.words.flags(c))
+		if t.over || short && (end-from > maxShortGap || t.signs || t.holes > 0 && end > from+1) {
 			return
 		}
-		masked := end == from+1 && words == 0 && c.isSlot()
-		value := end > from+1 && words == 0 && holes > 0 // such as {<*>}
-		if depth != 0 || quotes%2 != 0 || words == 0 && !masked && !value {
+		masked := t.holes == 1 && end == from+1
+		value := t.words == 0 && t.holes > 0 && !masked // such as {<*>}
+		loose := !f.closes(codes, end)
+		if t.open() || t.words+t.holes == 0 || loose && (value || t.signs || t.holes > 0 && !masked) {
 			continue
 		}
-		loose := !k.closes(n.codes, end)
-		if loose && (value || signs) {
-			continue
-		}
-		key := mix(prefix, suffixes[end])
-		g := to[key]
-		if g == nil {
-			g = &gaps{key: key, opener: opener, loose: loose}
-			to[key] = g
-		}
-		p := gap{node: n, from: from, to: end, text: text, words: words, mixed: words > 0 && holes > 0, event: events || end == from+1 && k.words.flags(c)&isEvent != 0}
+		p := gap{node: f.node, from: from, to: end, text: t.hash, words: t.words, mixed: t.words > 0 && t.holes > 0}
 		if masked {
 			p.text = 0
 		}
-		g.list = append(g.list, p)
-		if first {
-			if old, ok := seen[text]; !ok {
-				seen[text] = phrase{before: prefix}
-			} else if old.before != prefix {
-				seen[text] = phrase{several: true}
-			}
+		p.event = t.events && (short || end == from+1)
+		f.add(mix(prefix, f.suffixes[end]), p, opener, loose)
+		if f.learn {
+			f.seen.add(t.hash, prefix)
 		}
 	}
 }
+
+func (f *gapFinder) add(key uint64, p gap, opener float64, loose bool) {
+	g := f.found[key]
+	if g == nil {
+		g = &gaps{key: key, opener: opener, loose: loose}
+		f.found[key] = g
+	}
+	g.list = append(g.list, p)
+}
+
+// add notes that a text stands behind what has the hash before.
+func (s phrases) add(text, before uint64) {
+	if old, ok := s[text]; !ok {
+		s[text] = phrase{before: before}
+	} else if old.before != before {
+		s[text] = phrase{several: true}
+	}
+}
+
+// gapText is the text of a gap as it grows.
+type gapText struct {
+	hash          uint64
+	words, holes  int
+	depth, quotes int
+	signs, events bool
+	over          bool // it cannot go on
+}
+
+func (t *gapText) add(c code, flags wordFlags) {
+	t.hash = mix(t.hash, uint64(c.noSpace()))
+	switch {
+	case c.isWord():
+		t.words++
+		t.events = t.events || flags&isEvent != 0
+		return
+	case c.isSlot():
+		t.holes++
+		return
+	case c.isSignOf("="):
+		t.over = true
+	case c.isSignOf("([{"):
+		t.depth++
+	case c.isSignOf(")]}"):
+		t.depth--
+		t.over = t.depth < 0
+	case c.isSignOf("\"'`"):
+		t.quotes++
+	}
+	t.signs = true
+}
+
+// open tells whether a bracket or quotation is not closed.
+func (t *gapText) open() bool { return t.depth != 0 || t.quotes%2 != 0 }
 
 // masked is a code of the surroundings of a gap: values are all the same there.
 func (k *clusterer) masked(c code) uint64 {
