@@ -184,6 +184,20 @@ func (z *tokenizer) isKindKey() bool {
 // word takes in a word, or what looks like one, and returns where to go on.
 func (z *tokenizer) word(t []byte, i int, space bool) int {
 	j := i
+	for j < len(t) && classes[t[j]] == classLetter {
+		j++
+	}
+	if j == len(t) || classes[t[j]] == classBlank { // as most are
+		if w := t[i:j]; j > i && len(w) <= maxWord && !isLettersOfKey(w) {
+			z.after = 0
+			if j < len(t) {
+				z.after = t[j]
+			}
+			z.addWord(t, i, j, j, space)
+			return j
+		}
+	}
+	j = i
 	var seen byte
 	letters, slashes, dots, at := 0, 0, 0, false
 scan:

@@ -76,7 +76,9 @@ func (z *tokenizer) namesSecret(space bool) bool {
 
 // isSchemeName tells whether a word is a scheme of HTTP authorization.
 func isSchemeName(w []byte) bool {
-	if len(w) < len("basic") {
+	switch len(w) {
+	case len("basic"), len("bearer"), len("negotiate"):
+	default:
 		return false
 	}
 	switch w[0] | 0x20 {
@@ -84,7 +86,7 @@ func isSchemeName(w []byte) bool {
 	default:
 		return false
 	}
-	return len(w) <= len("negotiate") && (isLexical(w, isScheme) || bytes.EqualFold(w, []byte("token")))
+	return isLexical(w, isScheme) || bytes.EqualFold(w, []byte("token"))
 }
 
 // isSecretKey tells whether the nth token from the end is a sign between the name of a secret and its value.
