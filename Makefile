@@ -166,7 +166,7 @@ fi
 endef
 
 test-packages:
-	@$(call install,dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static iptables=iptables nft=nftables ip=iproute2 prometheus=prometheus promtool=prometheus podman=podman dbus-daemon=dbus-daemon mkfs.ext4=e2fsprogs mkfs.btrfs=btrfs-progs sfdisk=fdisk,tests that use them skip)
+	@$(call install,dockerd=docker.io containerd=containerd runc=runc busybox=busybox-static iptables=iptables nft=nftables ip=iproute2 prometheus=prometheus promtool=prometheus podman=podman dbus-daemon=dbus-daemon mkfs.ext4=e2fsprogs mkfs.btrfs=btrfs-progs sfdisk=fdisk journalctl=systemd /lib/systemd/systemd-journal-remote=systemd-journal-remote,tests that use them skip)
 
 generate-packages:
 	@$(call install,clang-19=clang-19 llvm-strip-19=llvm-19 /usr/include/bpf/bpf_helpers.h=libbpf-dev,the kernel programs cannot be compiled)

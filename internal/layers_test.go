@@ -25,6 +25,7 @@ var mayImport = map[string][]string{
 	"internal/node":      {},
 	"internal/cloudmeta": {},
 	"internal/delayacct": {},
+	"internal/journal":   {},
 	// Made lines for the tests of that one.
 	"internal/logpatterns/internal/corpus": {},
 	"internal/logpatterns":                 {"internal/logpatterns/internal/corpus"}, // its tests alone
