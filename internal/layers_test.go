@@ -48,11 +48,6 @@ var mayImport = map[string][]string{
 // collectorFree packages know nothing of the collector: pdata stops at the door.
 func collectorFree(pkg string) bool { return strings.HasPrefix(pkg, "internal/") }
 
-// collectorInside are the exceptions to collectorFree and what they may use.
-var collectorInside = map[string][]string{
-	"internal/logtail": {"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/stanza"},
-}
-
 func TestImportsGoStrictlyDown(t *testing.T) {
 	seen := map[string]bool{}
 	for file, imports := range importsOf(t, "..") {
@@ -71,7 +66,7 @@ func TestImportsGoStrictlyDown(t *testing.T) {
 			if own, ok := strings.CutPrefix(imp, module); ok && !slices.Contains(allowed, own) && !isTestOfTypes(file, own) {
 				t.Errorf("%s imports %s", file, own)
 			}
-			if collectorFree(pkg) && isCollector(imp) && !hasAnyPrefix(imp, collectorInside[pkg]) {
+			if collectorFree(pkg) && isCollector(imp) {
 				t.Errorf("%s imports %s: collector types stay in receiver/", file, imp)
 			}
 		}
