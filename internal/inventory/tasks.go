@@ -116,12 +116,13 @@ func (inv *Inventory) addUsage(u *bpf.Usage, now time.Time) {
 	}
 	t.cpu += rise(&last.CPU, u.CPU)
 	t.oomKills += rise(&last.OOMKills, u.OOMKills)
+	t.others += rise(&last.Others, u.Others)
 	if n := rise(&last.Inits, u.Inits); n > 0 {
-		// While none has ended there was none before: the runtime was about to start it when we came.
-		t.beginSeen = t.beginSeen || t.inits == 0 && t.exits == 0
+		// While none has ended that we have not seen begin there was none before: the runtime was about to start it when we
+		// came. What it begins in the cgroup by itself is among the others.
+		t.beginSeen = t.beginSeen || t.inits == 0 && t.exits <= t.others
 		t.inits += n
 	}
-	t.others += rise(&last.Others, u.Others)
 	if n := rise(&last.Execs, u.Execs); n > 0 {
 		t.execs += n
 		l.looked.changed = true

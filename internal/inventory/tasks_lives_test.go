@@ -167,3 +167,29 @@ func TestTasksAllAtOnce(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// A runtime begins programs of its own in a container's cgroup before that of the container. When we come in between, they are
+// no reason to think that there was a container before.
+func TestContainerThatBeginsAsWeCome(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		usage bpf.Usage
+		want  uint64
+	}{
+		{"its own program alone", bpf.Usage{Inits: 1}, 0},
+		{"one of the runtime before", bpf.Usage{Others: 1, Exits: exitsOf(bpf.ExitCompleted, 1), Inits: 1}, 0},
+		{"one that was there has ended", bpf.Usage{Exits: exitsOf(bpf.ExitCompleted, 1), Inits: 1}, 1},
+		{"both", bpf.Usage{Others: 1, Exits: exitsOf(bpf.ExitCompleted, 2), Inits: 1}, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newTestHost(t, Options{})
+			h.watch(false)
+			tt.usage.CgroupV2 = h.cgroup(containerA, time.Second)
+			h.watch(true)
+			h.kernel.use(tt.usage)
+			if got := h.tasks(containerA).Restarts.V; got != tt.want {
+				t.Errorf("%d restarts, want %d", got, tt.want)
+			}
+		})
+	}
+}
