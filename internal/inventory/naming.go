@@ -91,14 +91,21 @@ func (inv *Inventory) forget(c *container) {
 	c.refs = nil
 }
 
+// lockAll takes all locks, in their order, and returns what gives them back.
+func (inv *Inventory) lockAll() (unlock func()) {
+	inv.edgesMu.Lock()
+	inv.tasksMu.Lock()
+	inv.mu.Lock()
+	return func() {
+		inv.mu.Unlock()
+		inv.tasksMu.Unlock()
+		inv.edgesMu.Unlock()
+	}
+}
+
 // onAnswer takes in what the runtimes have told of a container, or that they cannot.
 func (inv *Inventory) onAnswer(ref cgroups.Ref, told runtimes.Info, err error) {
-	inv.edgesMu.Lock()
-	defer inv.edgesMu.Unlock()
-	inv.tasksMu.Lock()
-	defer inv.tasksMu.Unlock()
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
+	defer inv.lockAll()()
 	c := inv.asked[ref]
 	if c == nil {
 		return
@@ -238,12 +245,7 @@ func (inv *Inventory) grantWishes() {
 	if !any {
 		return
 	}
-	inv.edgesMu.Lock()
-	defer inv.edgesMu.Unlock()
-	inv.tasksMu.Lock()
-	defer inv.tasksMu.Unlock()
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
+	defer inv.lockAll()()
 	var wishes []*container
 	for _, c := range inv.containers {
 		if c.wish != "" {

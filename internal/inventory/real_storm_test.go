@@ -439,12 +439,7 @@ func (w *stormWatcher) left() map[string]int {
 		}
 	}
 	isOurs := func(ref cgroups.Ref) bool { return strings.HasPrefix(ref.ID, w.s.prefix) }
-	inv.edgesMu.Lock()
-	defer inv.edgesMu.Unlock()
-	inv.tasksMu.Lock()
-	defer inv.tasksMu.Unlock()
-	inv.mu.Lock()
-	defer inv.mu.Unlock()
+	defer inv.lockAll()()
 	for _, c := range inv.containers {
 		count("containers", isOurs(c.ref))
 	}

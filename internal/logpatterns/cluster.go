@@ -27,7 +27,6 @@ type group struct {
 type node struct {
 	codes []code
 	rows  []*row
-	gap   bool
 	dead  bool
 }
 

@@ -54,6 +54,16 @@ func jsonBegins(b []byte) bool {
 	return false
 }
 
+// unescape returns a message without JSON's escapes and the terminal's.
+func (f *Framer) unescape(message []byte, nested int) []byte {
+	f.decoded[nested] = jsonUnescape(f.decoded[nested][:0], message)
+	message = f.decoded[nested]
+	if bytes.IndexByte(message, ansiEscape) >= 0 {
+		message = appendPlain(message[:0], message)
+	}
+	return message
+}
+
 // frameJSON returns the message and the level of an object at the start of b.
 func (f *Framer) frameJSON(b []byte, nested int) ([]byte, Level) {
 	s := jsonScan{b: b}
@@ -71,11 +81,7 @@ func (f *Framer) frameJSON(b []byte, nested int) ([]byte, Level) {
 	}
 	message := s.message
 	if s.escaped {
-		f.decoded[nested] = jsonUnescape(f.decoded[nested][:0], message)
-		message = f.decoded[nested]
-		if bytes.IndexByte(message, ansiEscape) >= 0 {
-			message = appendPlain(message[:0], message)
-		}
+		message = f.unescape(message, nested)
 	}
 	message = trimFrame(message)
 	if len(message) == 0 {

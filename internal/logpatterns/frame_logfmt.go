@@ -58,11 +58,7 @@ func (f *Framer) frameLogfmt(b []byte, headed bool, nested int) ([]byte, Level) 
 	}
 	message := s.message
 	if s.escaped {
-		f.decoded[nested] = jsonUnescape(f.decoded[nested][:0], message)
-		message = f.decoded[nested]
-		if bytes.IndexByte(message, ansiEscape) >= 0 {
-			message = appendPlain(message[:0], message)
-		}
+		message = f.unescape(message, nested)
 	}
 	if message = trimFrame(message); len(message) == 0 {
 		return b, level

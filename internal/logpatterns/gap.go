@@ -100,7 +100,7 @@ func (k *clusterer) joinGaps(nodes []*node) []*node {
 // fillGap makes one node of those of g.
 func (k *clusterer) fillGap(g *gaps) *node {
 	p := g.list[0]
-	n := &node{gap: true}
+	n := &node{}
 	add := func(c code) {
 		if k.words.isValue(c) {
 			c = c.space() | codeHole

@@ -70,14 +70,13 @@ func (m *Miner) reindex() {
 	x.byShape, x.byWord, x.gaps = map[uint64][]uint16{}, map[uint64][]*pattern{}, map[uint32][]*pattern{}
 	for _, p := range m.patterns {
 		first, gap, hole := -1, false, false
-		shape := uint64(mixB)
+		shape, _ := m.words.hashesOf(p.codes)
 		for i, c := range p.codes {
 			gap = gap || c.kind() == codeGap
 			hole = hole || c.kind() == codeHole
 			if first < 0 && c.isWord() {
 				first = i
 			}
-			shape = mix(shape, shapeOf(c))
 		}
 		switch {
 		case first < 0 || !gap && !hole:
@@ -101,18 +100,6 @@ func (x *index) addPlace(shape uint64, at uint16) {
 		}
 	}
 	x.byShape[shape] = append(x.byShape[shape], at)
-}
-
-// shapeOf is what hashTokens takes of a token.
-func shapeOf(c code) uint64 {
-	v := uint64(1 << 16)
-	if !c.isSlot() {
-		v = uint64(c.sign())
-	}
-	if c.space() != 0 {
-		v |= 1 << 17
-	}
-	return v
 }
 
 // match finds a pattern that a line fits: the one with the most lines.

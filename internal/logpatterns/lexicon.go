@@ -142,7 +142,7 @@ func hasVerbEnding(w []byte) bool {
 func isEventName(w []byte) bool {
 	first, last := 0, 0
 	for i := 1; i < len(w); i++ {
-		if isUpper(w[i]) && w[i-1] >= 'a' && w[i-1] <= 'z' {
+		if upperByte(w[i]) && w[i-1] >= 'a' && w[i-1] <= 'z' {
 			if first == 0 {
 				first = i
 			}
@@ -153,5 +153,3 @@ func isEventName(w []byte) bool {
 }
 
 func isLexical(w []byte, flag wordFlags) bool { return flagsOf(w)&flag != 0 }
-
-func isUpper(c byte) bool { return c >= 'A' && c <= 'Z' }

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// maxHeap of a miner with DefaultOptions.
+	// maxHeap of a miner with the default Options.
 	maxHeap = 1 << 20
 	// hostileCount is how many lines TestMinerMemory adds, unless EBPFCONTAINER_HOSTILE says another number.
 	hostileCount = 300_000

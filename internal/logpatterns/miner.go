@@ -2,17 +2,24 @@
 
 package logpatterns
 
-// Options bound what a Miner keeps. Zero fields have the values of DefaultOptions.
+import "math/bits"
+
+// Options bound what a Miner keeps. Zero fields have the values for the log of one container, with which it takes less than
+// 1 MiB.
 type Options struct {
-	// MaxPatterns is how many patterns there may be, MaxPatternsPerLevel how many of them have lines of one level. Lines
-	// of others are counted by level alone.
+	// MaxPatterns is how many patterns there may be (0 is 512), MaxPatternsPerLevel how many of them have lines of one level
+	// (0 is 256). Lines of others are counted by level alone.
 	MaxPatterns, MaxPatternsPerLevel int
-	// MaxSkeletons is how many different lines are kept to learn from, without what is variable by its shape.
+	// MaxSkeletons is how many different lines are kept to learn from, without what is variable by its shape (0 is 1536). There
+	// are two for each pattern at least.
 	MaxSkeletons int
 }
 
-// DefaultOptions are those for the log of one container. With them a Miner takes less than 1 MiB.
-var DefaultOptions = Options{MaxPatterns: 512, MaxPatternsPerLevel: 256, MaxSkeletons: 1536}
+const (
+	defaultPatterns         = 512
+	defaultPatternsPerLevel = 256
+	defaultSkeletons        = 1536
+)
 
 // Miner finds the patterns of the lines of one stream. It is not safe for concurrent use.
 type Miner struct {
@@ -52,27 +59,20 @@ const singles = 1024
 // New makes a Miner that knows nothing yet.
 func New(opts Options) *Miner {
 	if opts.MaxPatterns <= 0 {
-		opts.MaxPatterns = DefaultOptions.MaxPatterns
+		opts.MaxPatterns = defaultPatterns
 	}
 	if opts.MaxPatternsPerLevel <= 0 {
-		opts.MaxPatternsPerLevel = DefaultOptions.MaxPatternsPerLevel
+		opts.MaxPatternsPerLevel = defaultPatternsPerLevel
 	}
 	if opts.MaxSkeletons <= 0 {
-		opts.MaxSkeletons = DefaultOptions.MaxSkeletons
+		opts.MaxSkeletons = defaultSkeletons
 	}
 	opts.MaxSkeletons = max(opts.MaxSkeletons, 2*opts.MaxPatterns) // each pattern without a hole has its own
 	m := &Miner{opts: opts, rows: map[uint64]*row{}, groups: map[uint64]*group{}, byID: map[uint64]*pattern{}, literal: map[uint64]*pattern{}}
 	m.tokenizer.words = &m.words
 	m.clusterer.words = &m.words
-	m.cache.limit = max(64, min(1<<16, 1<<(bitLen(opts.MaxSkeletons)+1)))
+	m.cache.limit = max(64, min(1<<16, 2<<bits.Len(uint(opts.MaxSkeletons))))
 	return m
-}
-
-func bitLen(n int) (b int) {
-	for ; n > 0; n >>= 1 {
-		b++
-	}
-	return b
 }
 
 // Add counts a message of the given level. A line like one that was seen before allocates nothing.
@@ -152,26 +152,36 @@ func (m *Miner) isDue() bool {
 
 // hashTokens tells the shape of a skeleton, and the skeleton, by hashes.
 func hashTokens(tokens []token) (shape, hash uint64) {
-	shape, hash = mixB, mixA
+	h := newHashes()
 	for i := range tokens {
 		t := &tokens[i]
-		v := uint64(t.sign)
-		if t.kind != tokenSign {
-			v = 1 << 16
-		}
-		if t.space {
-			v |= 1 << 17
-		}
-		shape = mix(shape, v)
-		if t.kind == tokenWord {
-			v = t.hash
-			if t.space {
-				v += mixA
-			}
-		}
-		hash = mix(hash, v)
+		h.add(t.kind == tokenWord, t.kind != tokenSign, t.sign, t.space, t.hash)
 	}
-	return shape, hash
+	return h.shape, h.skeleton
+}
+
+// hashes of a skeleton as it grows.
+type hashes struct{ shape, skeleton uint64 }
+
+func newHashes() hashes { return hashes{shape: mixB, skeleton: mixA} }
+
+// add takes in a token: a word with a hash, another slot, or a sign.
+func (h *hashes) add(isWord, isSlot bool, sign uint16, space bool, word uint64) {
+	v := uint64(sign)
+	if isSlot {
+		v = 1 << 16
+	}
+	if space {
+		v |= 1 << 17
+	}
+	h.shape = mix(h.shape, v)
+	if isWord {
+		v = word
+		if space {
+			v += mixA
+		}
+	}
+	h.skeleton = mix(h.skeleton, v)
 }
 
 // codesOf makes codes of tokens; words that are not known have no id.

@@ -136,7 +136,7 @@ func (m *Miner) codesFrom(tokens [][]byte) ([]code, error) {
 		default:
 			return nil, fmt.Errorf("%w: token %q", ErrState, t)
 		}
-		if isUpper(t[0]) {
+		if upperByte(t[0]) {
 			c |= codeSpace
 		}
 		codes = append(codes, c)
@@ -167,7 +167,7 @@ func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
 			p.counts[level] = n
 		}
 	}
-	shape, hash := m.hashesOf(codes)
+	shape, hash := m.words.hashesOf(codes)
 	if learned || m.rows[hash] != nil {
 		return
 	}
@@ -177,18 +177,14 @@ func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
 }
 
 // hashesOf is hashTokens of codes.
-func (m *Miner) hashesOf(codes []code) (shape, hash uint64) {
-	shape, hash = mixB, mixA
+func (ws *words) hashesOf(codes []code) (shape, hash uint64) {
+	h := newHashes()
 	for _, c := range codes {
-		v := shapeOf(c)
-		shape = mix(shape, v)
+		var word uint64
 		if c.isWord() {
-			v = m.words.list[c.word()-1].hash
-			if c.space() != 0 {
-				v += mixA
-			}
+			word = ws.list[c.word()-1].hash
 		}
-		hash = mix(hash, v)
+		h.add(c.isWord(), c.isSlot(), c.sign(), c.space() != 0, word)
 	}
-	return shape, hash
+	return h.shape, h.skeleton
 }

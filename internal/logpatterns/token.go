@@ -109,7 +109,7 @@ func (z *tokenizer) part(i, end int) {
 				continue
 			}
 		}
-		if isUpper(c) && (i == 0 || classes[t[i-1]]&classWord == 0) && beginsSQL(t[i:]) {
+		if upperByte(c) && (i == 0 || classes[t[i-1]]&classWord == 0) && beginsSQL(t[i:]) {
 			z.addHole(space)
 			return
 		}
@@ -358,7 +358,7 @@ func (z *tokenizer) addWord(t []byte, from, to, next int, space bool) {
 	case !space && len(text) <= 4 && z.isSign(1, ":") && isHex(text) && (z.isHole(2) || z.isSign(2, ":") && z.isHole(3)):
 		z.addHole(false) // of an IPv6 or MAC address
 		return
-	case isUpper(text[0]) && next < len(t) && t[next] == ' ' && z.flags(&w)&isMethod != 0:
+	case upperByte(text[0]) && next < len(t) && t[next] == ' ' && z.flags(&w)&isMethod != 0:
 		e := next
 		for e < len(t) && t[e] == ' ' {
 			e++

@@ -28,9 +28,9 @@ func isLettersOfKey(w []byte) bool {
 	ups, changes, hex := 0, 0, 0
 	for i, c := range w {
 		switch {
-		case isUpper(c):
+		case upperByte(c):
 			ups++
-			if i > 0 && !isUpper(w[i-1]) {
+			if i > 0 && !upperByte(w[i-1]) {
 				changes++
 			}
 		case c < 'a' || c > 'z':
@@ -111,7 +111,7 @@ func isSecretName(w []byte) bool {
 		if c == '-' || c == '_' {
 			continue
 		}
-		if isUpper(c) {
+		if upperByte(c) {
 			c += 'a' - 'A'
 		}
 		low[n] = c
