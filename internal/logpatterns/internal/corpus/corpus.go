@@ -4,8 +4,7 @@
 // because the line was made from it.
 //
 // A system (postgres, kafka, ...) is a text file of templates, weights and vocabularies. The lines are of our own
-// making, after the way such software logs. The package is imported by tests and by the bench command only,
-// never by what runs in the receiver.
+// making, after the way such software logs. The package is imported by tests alone.
 //
 // A file has one directive a line; # begins a comment line:
 //
