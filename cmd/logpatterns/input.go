@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 )
 
 const (
@@ -21,6 +22,8 @@ const (
 	maxLine = 1 << 20
 	// blockSize is how much is read at once.
 	blockSize = 128 << 10
+	// silence is how long a message waits for more lines of it, as in the collector.
+	silence = time.Second
 )
 
 // source reads in a goroutine of its own, so that a read that blocks does not hold up the end of ctx. The goroutine
@@ -35,6 +38,7 @@ type source struct {
 	err    error
 	size   uint64       // bytes read so far
 	idle   func() error // before waiting
+	silent func() error // when it has waited for a silence
 }
 
 type block struct {
@@ -42,9 +46,9 @@ type block struct {
 	err  error
 }
 
-func newSource(ctx context.Context, r io.Reader, idle func() error) *source {
+func newSource(ctx context.Context, r io.Reader, idle, silent func() error) *source {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &source{ctx: ctx, cancel: cancel, blocks: make(chan block), free: make(chan []byte, 2), idle: idle}
+	s := &source{ctx: ctx, cancel: cancel, blocks: make(chan block), free: make(chan []byte, 2), idle: idle, silent: silent}
 	for range cap(s.free) {
 		s.free <- make([]byte, blockSize)
 	}
@@ -100,15 +104,29 @@ func (s *source) next() {
 		if s.err = s.idle(); s.err != nil {
 			return
 		}
-		select {
-		case b = <-s.blocks:
-		case <-s.ctx.Done():
-			s.err = s.ctx.Err()
+		if b, s.err = s.wait(); s.err != nil {
 			return
 		}
 	}
 	s.held, s.rest, s.err = b.data, b.data, b.err
 	s.size += uint64(len(b.data))
+}
+
+func (s *source) wait() (block, error) {
+	timer := time.NewTimer(silence)
+	defer timer.Stop()
+	for {
+		select {
+		case b := <-s.blocks:
+			return b, nil
+		case <-timer.C:
+			if err := s.silent(); err != nil {
+				return block{}, err
+			}
+		case <-s.ctx.Done():
+			return block{}, s.ctx.Err()
+		}
+	}
 }
 
 // unpack returns what is in r, unpacked if gzip has packed it.

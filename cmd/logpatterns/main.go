@@ -52,8 +52,9 @@ type options struct {
 
 const usage = `usage: logpatterns [flags] [file...]
 
-Prints the patterns of the lines of files ("-" or none: of the standard input), the most frequent first. What gzip has
-packed is unpacked. Ends with 1 if a file could not be read, with 2 for a wrong flag, with 130 after an interrupt.
+Prints the patterns of the lines of files ("-" or none: of the standard input), the most frequent first. A stack trace is one
+message with the line before it, and has the pattern of the line that tells what it is. What gzip has packed is unpacked. Ends
+with 1 if a file could not be read, with 2 for a wrong flag, with 130 after an interrupt.
 
 `
 
@@ -74,8 +75,8 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.state, "state", "", "go on from what this `file` has, if it is there, and save to it")
 	fs.IntVar(&o.top, "n", 0, "give only this many patterns in table and json; 0 gives all")
 	fs.IntVar(&o.maxPatterns, "max-patterns", 20000, "keep at most this many patterns; lines of others are counted by level alone")
-	fs.BoolVar(&o.online, "online", false, "with tsv: give each line the pattern that it has when it is read, not the one that it has at the end")
-	fs.BoolVar(&o.content, "content", false, "lines are messages without time, level or anything else of a logger around them")
+	fs.BoolVar(&o.online, "online", false, "with tsv: give each line the pattern that its message has when it is read, not the one that it has at the end")
+	fs.BoolVar(&o.content, "content", false, "each line is a message, without time, level or anything else of a logger around it")
 	fs.BoolVar(&o.wide, "wide", false, "do not cut patterns to the width of the terminal")
 	fs.Func("min-level", "count, and with tsv give, only lines of this `level` and above: debug, info, warning, error, critical", func(s string) (err error) {
 		o.minLevel, err = parseLevel(s)
@@ -156,13 +157,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	defer messages.close()
 	switch {
 	case o.online:
-		t.each = func(line uint64, _ []byte, level logpatterns.Level, p logpatterns.Pattern) error {
-			return printLine(out, line, level, o.minLevel, p)
-		}
+		t.each = func(m message, p logpatterns.Pattern) error { return printLines(out, m, o.minLevel, p) }
 	case o.format == "tsv":
-		t.each = func(_ uint64, message []byte, level logpatterns.Level, _ logpatterns.Pattern) error {
-			return messages.add(level, message)
-		}
+		t.each = func(m message, _ logpatterns.Pattern) error { return messages.add(m) }
 	}
 	err = t.readAll(ctx, o, stdin, out, stderr, trouble)
 	miner.Learn()
@@ -185,7 +182,7 @@ func printAll(out *bufio.Writer, stdout io.Writer, o options, t *tally, messages
 	switch {
 	case o.online:
 	case o.format == "tsv":
-		err = printLines(out, t.miner, messages, o.minLevel)
+		err = printSpool(out, t.miner, messages, o.minLevel)
 	case o.format == "json":
 		err = printJSON(out, newReport(t, o.minLevel, interrupted), o.top)
 	default:

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -111,8 +112,20 @@ COUNT   SHARE  LEVEL  PATTERN
 			"    1  20.0%  \x1b[31merror\x1b[0m         cannot reach \x1b[2m<*>\x1b[0m: no route\n"},
 		{name: "bytes that are no text", in: "left \xff\xfe right\nzero \x00 bell \a\n", args: []string{"-content"}, want: `2 lines, 2 patterns
 COUNT  SHARE  LEVEL  PATTERN
-    1  50.0%  -      left \xff\xfe right
+    1  50.0%  -      left \ufffd right
     1  50.0%  -      zero \x00 bell \a
+`},
+		{name: "traces", in: traces, want: `20 lines (1 blank), 6 messages, 4 patterns
+COUNT  SHARE  LEVEL    PATTERN
+    3  50.0%  error    order <*> not stored
+    1  16.7%  info     Now listening on: <*>
+    1  16.7%  error    Traceback (most recent call last): OSError: disk is gone
+    1  16.7%  warning  stock is low
+`},
+		{name: "lines of traces as messages", in: "boom\n\tat a.b.C(C.java:12)\n", args: []string{"-content"}, want: `2 lines, 2 patterns
+COUNT  SHARE  LEVEL  PATTERN
+    1  50.0%  -      at <*>
+    1  50.0%  -      boom
 `},
 		{name: "no room", in: "one was here\ntwo were, there\n", args: []string{"-content", "-max-patterns", "1"}, want: `2 lines, 1 pattern
 COUNT  SHARE  LEVEL  PATTERN
@@ -125,6 +138,91 @@ COUNT  SHARE  LEVEL  PATTERN
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// traces are six messages.
+const traces = `2026-01-01 12:00:00 ERROR order 17 not stored
+a.b.StoreException: no room
+	at a.b.C(C.java:12)
+Caused by: a.b.DiskException: full
+	at a.b.D(D.java:7)
+2026-01-01 12:00:01 ERROR order 18 not stored
+
+info: Microsoft.Hosting.Lifetime[14]
+      Now listening on: http://10.0.0.1:80
+Traceback (most recent call last):
+  File "a.py", line 7, in f
+    g()
+OSError: disk is gone
+{
+  "level": "warn",
+  "msg": "stock is low"
+}
+2026-01-01 12:00:02 ERROR order 19 not stored
+Traceback (most recent call last):
+OSError: disk is gone
+`
+
+func TestLinesOfATraceHaveThePatternOfTheirMessage(t *testing.T) {
+	const want = "1 A|2 A|3 A|4 A|5 A|6 A|7 -|8 B|9 B|10 C|11 C|12 C|13 C|14 D|15 D|16 D|17 D|18 A|19 A|20 A|"
+	m := logpatterns.New(logpatterns.Options{})
+	id := func(text string) string { return m.Find([]byte(text)).ID() }
+	names := strings.NewReplacer("\t", " ", "\n", "|", id("order 17 not stored"), "A", id("Now listening on: http://a/"), "B",
+		id("Traceback (most recent call last): OSError: disk is gone"), "C", id("stock is low"), "D")
+	for _, args := range [][]string{{"-format", "tsv"}, {"-format", "tsv", "-online"}} {
+		got := runWith(t, traces, args...)
+		if out := names.Replace(got.Out); got.Code != exitOK || out != want {
+			t.Errorf("%v: got %q (%+v), want %q", args, out, got, want)
+		}
+	}
+	var have struct {
+		Patterns []struct {
+			ID        string
+			FirstLine uint64 `json:"first_line"`
+		}
+	}
+	if err := json.Unmarshal([]byte(runWith(t, traces, "-format", "json").Out), &have); err != nil {
+		t.Fatal(err)
+	}
+	first := map[string]uint64{}
+	for _, p := range have.Patterns {
+		first[names.Replace(p.ID)] = p.FirstLine
+	}
+	if diff := cmp.Diff(map[string]uint64{"A": 1, "B": 8, "C": 10, "D": 14}, first); diff != "" {
+		t.Errorf("first lines, -want +got:\n%s", diff)
+	}
+}
+
+func TestMessagesEndWithTheirFile(t *testing.T) {
+	got := runWith(t, "", write(t, "a.log", "ERROR order 7 not stored"), write(t, "b.log", "\tat a.b.C(C.java:12)\n"))
+	want := result{Out: `2 lines, 2 patterns
+COUNT  SHARE  LEVEL  PATTERN
+    1  50.0%  -      at <*>
+    1  50.0%  error  order <*> not stored
+`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+func TestMessagesEndWithASilence(t *testing.T) {
+	r, w := io.Pipe()
+	out := &signalWriter{seen: make(chan struct{}, 1)}
+	done := make(chan int, 1)
+	var stderr bytes.Buffer
+	go func() { done <- run(t.Context(), []string{"-format", "tsv", "-online"}, r, out, &stderr) }()
+	if _, err := io.WriteString(w, "ERROR order 7 not stored\n\tat a.b.C(C.java:12)\n"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-out.seen:
+	case <-time.After(time.Minute):
+		t.Error("nothing was written")
+	}
+	w.Close()
+	if code := <-done; code != exitOK || stderr.String() != "" || strings.Count(out.b.String(), "\n") != 2 {
+		t.Errorf("got %d, %q, %q", code, out.b.String(), stderr.String())
 	}
 }
 

@@ -51,7 +51,8 @@ func TestSpoolGivesBackWhatItTookFromMemoryAndFile(t *testing.T) {
 	sizes := []int{0, 1, 127, 128, maxLine}
 	const rounds = 40 // more than spoolMemory
 	for i := range rounds * len(sizes) {
-		if err := s.add(logpatterns.Level(i%6), []byte(long[:sizes[i%len(sizes)]])); err != nil { //nolint:gosec // small
+		m := message{text: []byte(long[:sizes[i%len(sizes)]]), level: logpatterns.Level(i % 6), lines: uint64(i % 3)} //nolint:gosec // small
+		if err := s.add(m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,11 +60,12 @@ func TestSpoolGivesBackWhatItTookFromMemoryAndFile(t *testing.T) {
 		t.Error("no file: the test tells nothing")
 	}
 	for range 2 {
-		i := 0
-		err := s.all(func(level logpatterns.Level, message []byte) error {
-			if int(level) != i%6 || len(message) != sizes[i%len(sizes)] {
-				return fmt.Errorf("message %d: level %d, %d bytes", i, level, len(message))
+		i, line := 0, uint64(1)
+		err := s.all(func(m message) error {
+			if int(m.level) != i%6 || len(m.text) != sizes[i%len(sizes)] || m.line != line || m.lines != uint64(i%3) { //nolint:gosec // small
+				return fmt.Errorf("message %d: level %d, %d bytes, %d lines from %d", i, m.level, len(m.text), m.lines, m.line)
 			}
+			line += m.lines
 			i++
 			return nil
 		})

@@ -163,9 +163,9 @@ func TestProgressGoesAgain(t *testing.T) {
 	p.next = time.Time{}
 	p.step("access.log", progressLines, 3<<20, 12<<20)
 	p.clear()
-	got := make([]byte, 4096)
-	n, err := far.Read(got)
-	if want := "\r\x1b[K512 lines, access.log: 3 MiB (25%)\r\x1b[K"; err != nil || string(got[:n]) != want {
+	want := "\r\x1b[K512 lines, access.log: 3 MiB (25%)\r\x1b[K"
+	got := make([]byte, len(want))
+	if n, err := io.ReadFull(far, got); err != nil || string(got) != want {
 		t.Errorf("got %q (%v), want %q", got[:n], err, want)
 	}
 }

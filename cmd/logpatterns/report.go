@@ -33,7 +33,7 @@ func (c levelCounts) MarshalJSON() ([]byte, error) {
 }
 
 // report is what was found, as JSON has it. Messages are those that are counted: of the level that was asked for, and with a state also
-// those of the runs before. Lines are those of this run.
+// those of the runs before. Lines are those of this run; a message has one or more.
 type report struct {
 	Lines        uint64      `json:"lines"`
 	BlankLines   uint64      `json:"blank_lines"`
@@ -46,6 +46,7 @@ type report struct {
 	Patterns     []found     `json:"patterns"` // the most frequent first
 
 	minLevel logpatterns.Level
+	ofRun    uint64 // messages of this run, of any level
 }
 
 // found is one pattern.
@@ -60,7 +61,7 @@ type found struct {
 func newReport(t *tally, minLevel logpatterns.Level, interrupted bool) report {
 	r := report{
 		Lines: t.lines, BlankLines: t.blank, CutLines: t.cut, Interrupted: interrupted,
-		Patterns: []found{}, minLevel: minLevel,
+		Patterns: []found{}, minLevel: minLevel, ofRun: t.messages,
 	}
 	places := map[string]int{} // two patterns may have one template
 	first := t.firsts.byID()

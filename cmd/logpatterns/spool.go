@@ -18,16 +18,17 @@ import (
 // spoolMemory is how many bytes of messages are kept in memory; what is more goes to a temporary file.
 const spoolMemory = 32 << 20
 
-// spool keeps messages and their levels for a second look, in their order. The zero value is ready.
+// spool keeps messages for a second look, in their order. The zero value is ready.
 type spool struct {
 	memory []byte
 	file   *os.File // nil until needed
 }
 
-func (s *spool) add(level logpatterns.Level, message []byte) error {
-	s.memory = append(s.memory, byte(level))
-	s.memory = binary.AppendUvarint(s.memory, uint64(len(message)))
-	s.memory = append(s.memory, message...)
+func (s *spool) add(m message) error {
+	s.memory = append(s.memory, byte(m.level))
+	s.memory = binary.AppendUvarint(s.memory, m.lines)
+	s.memory = binary.AppendUvarint(s.memory, uint64(len(m.text)))
+	s.memory = append(s.memory, m.text...)
 	if len(s.memory) < spoolMemory {
 		return nil
 	}
@@ -50,8 +51,8 @@ func (s *spool) spill() error {
 	return nil
 }
 
-// all calls each for the messages; they are valid during the call only.
-func (s *spool) all(each func(level logpatterns.Level, message []byte) error) error {
+// all calls each for the messages; their texts are valid during the call only.
+func (s *spool) all(each func(m message) error) error {
 	var r io.Reader = bytes.NewReader(s.memory)
 	if s.file != nil {
 		if _, err := s.file.Seek(0, io.SeekStart); err != nil {
@@ -60,8 +61,8 @@ func (s *spool) all(each func(level logpatterns.Level, message []byte) error) er
 		r = io.MultiReader(s.file, r)
 	}
 	in := bufio.NewReaderSize(r, 256<<10)
-	var message []byte
-	for {
+	var text []byte
+	for line := uint64(1); ; {
 		level, err := in.ReadByte()
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -69,20 +70,25 @@ func (s *spool) all(each func(level logpatterns.Level, message []byte) error) er
 		if err != nil {
 			return err
 		}
+		lines, err := binary.ReadUvarint(in)
+		if err != nil {
+			return fmt.Errorf("temporary file: %w", err)
+		}
 		size, err := binary.ReadUvarint(in)
 		if err != nil || size > maxLine {
 			return fmt.Errorf("temporary file: message of %d bytes: %w", size, err)
 		}
-		if uint64(cap(message)) < size {
-			message = make([]byte, size)
+		if uint64(cap(text)) < size {
+			text = make([]byte, size)
 		}
-		message = message[:size]
-		if _, err := io.ReadFull(in, message); err != nil {
+		text = text[:size]
+		if _, err := io.ReadFull(in, text); err != nil {
 			return fmt.Errorf("temporary file: %w", err)
 		}
-		if err := each(logpatterns.Level(level), message); err != nil {
+		if err := each(message{text, logpatterns.Level(level), line, lines}); err != nil {
 			return err
 		}
+		line += lines
 	}
 }
 
@@ -93,30 +99,32 @@ func (s *spool) close() {
 	}
 }
 
-// printLines writes for each message the pattern that it has now.
-func printLines(out *bufio.Writer, miner *logpatterns.Miner, messages *spool, minLevel logpatterns.Level) error {
-	line := uint64(0)
-	return messages.all(func(level logpatterns.Level, message []byte) error {
-		line++
+// printSpool writes for each message the pattern that it has now.
+func printSpool(out *bufio.Writer, miner *logpatterns.Miner, messages *spool, minLevel logpatterns.Level) error {
+	return messages.all(func(m message) error {
 		var p logpatterns.Pattern
-		if len(message) > 0 {
-			p = miner.Find(message)
+		if len(m.text) > 0 {
+			p = miner.Find(m.text)
 		}
-		return printLine(out, line, level, minLevel, p)
+		return printLines(out, m, minLevel, p)
 	})
 }
 
-// printLine writes one line of -format tsv.
-func printLine(out *bufio.Writer, line uint64, level, minLevel logpatterns.Level, p logpatterns.Pattern) error {
-	if level < minLevel {
+// printLines writes the lines of -format tsv for those of a message.
+func printLines(out *bufio.Writer, m message, minLevel logpatterns.Level, p logpatterns.Pattern) error {
+	if m.level < minLevel {
 		return nil
 	}
 	id := p.ID()
 	if id == "" {
 		id = noValue
 	}
-	b := strconv.AppendUint(out.AvailableBuffer(), line, 10)
-	b = append(append(append(b, '\t'), id...), '\n')
-	_, err := out.Write(b)
-	return asOutput(err)
+	for i := range m.lines {
+		b := strconv.AppendUint(out.AvailableBuffer(), m.line+i, 10)
+		b = append(append(append(b, '\t'), id...), '\n')
+		if _, err := out.Write(b); err != nil {
+			return asOutput(err)
+		}
+	}
+	return nil
 }

@@ -91,11 +91,12 @@ func heading(r *report) string {
 	if r.Interrupted {
 		b.WriteString(" until interrupted")
 	}
-	if r.Messages != r.Lines-r.BlankLines || r.minLevel > 0 {
+	if r.Messages != r.Lines-r.BlankLines || r.Messages != r.ofRun || r.minLevel > 0 {
 		fmt.Fprintf(&b, ", %s", plural(r.Messages, "message"))
-		if r.minLevel > 0 {
+		switch {
+		case r.minLevel > 0:
 			fmt.Fprintf(&b, " of level %s and above", r.minLevel)
-		} else {
+		case r.Messages != r.ofRun:
 			b.WriteString(" with those of the state")
 		}
 	}

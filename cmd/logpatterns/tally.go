@@ -22,16 +22,26 @@ func asOutput(err error) error {
 	return fmt.Errorf("%w: %w", errOutput, err)
 }
 
-// tally counts lines.
+// tally counts lines, and the messages that they are.
 type tally struct {
 	miner   *logpatterns.Miner
+	joiner  logpatterns.Joiner
 	framer  logpatterns.Framer
 	firsts  firsts
 	content bool // lines are messages
-	// each is told every line: blank ones have no message and no pattern.
-	each func(line uint64, message []byte, level logpatterns.Level, p logpatterns.Pattern) error
+	// each is told every message, with the pattern that it has been counted in: blank ones have no text and no pattern.
+	each func(m message, p logpatterns.Pattern) error
 
-	lines, blank, cut uint64
+	lines, blank, cut, messages uint64
+	done                        uint64 // lines of messages that were counted, or blank
+}
+
+// message is one of a log. The text is what of it goes to the miner.
+type message struct {
+	text  []byte
+	level logpatterns.Level
+	line  uint64 // the first, counted from 1
+	lines uint64 // how many
 }
 
 // readAll reads all inputs, one after the other. What is wrong with one of them it tells trouble, and goes on with the next; its own error
@@ -49,10 +59,19 @@ func (t *tally) readAll(ctx context.Context, o options, stdin io.Reader, out *bu
 			trouble(err)
 			continue
 		}
-		src := newSource(ctx, in, func() error { return asOutput(out.Flush()) })
+		flush := func() error { return asOutput(out.Flush()) }
+		src := newSource(ctx, in, flush, func() error {
+			if err := t.flush(); err != nil {
+				return err
+			}
+			return flush()
+		})
 		err = t.read(ctx, src, func() { show.step(name, t.lines, src.size, size) })
 		src.cancel()
 		closer.Close()
+		if !errors.Is(err, errOutput) {
+			err = errors.Join(err, t.flush())
+		}
 		switch {
 		case err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		case errors.Is(err, errOutput):
@@ -88,27 +107,51 @@ func (t *tally) read(ctx context.Context, r io.Reader, step func()) error {
 	}
 }
 
-func (t *tally) add(line []byte, cut bool) error {
-	t.lines++
+func (t *tally) add(line []byte, cut bool) (err error) {
 	if cut {
 		t.cut++
 	}
-	message, level := line, logpatterns.LevelUnknown
-	if !t.content {
-		message, level = t.framer.Frame(line)
+	if t.content {
+		t.lines++
+		return t.count(message{text: line})
 	}
+	if _, ok := t.joiner.Add(line); ok {
+		err = t.countHead()
+	}
+	t.lines++ // it is of the next message
+	return err
+}
+
+// flush counts the message that may go on.
+func (t *tally) flush() error {
+	if _, ok := t.joiner.Flush(); ok {
+		return t.countHead()
+	}
+	return nil
+}
+
+// countHead counts the message that the joiner has returned, which has all lines that are not counted yet.
+func (t *tally) countHead() error {
+	text, level := t.framer.Frame(t.joiner.Head())
+	return t.count(message{text: text, level: level})
+}
+
+func (t *tally) count(m message) error {
+	m.line, m.lines = t.done+1, t.lines-t.done
+	t.done = t.lines
 	var p logpatterns.Pattern
-	if isBlank(message) {
-		t.blank++
-		message = nil
+	if isBlank(m.text) {
+		t.blank += m.lines
+		m.text = nil
 	} else {
-		p = t.miner.Add(message, level)
-		t.firsts.note(p, t.lines)
+		t.messages++
+		p = t.miner.Add(m.text, m.level)
+		t.firsts.note(p, m.line)
 	}
 	if t.each == nil {
 		return nil
 	}
-	return t.each(t.lines, message, level, p)
+	return t.each(m, p)
 }
 
 func isBlank(b []byte) bool {

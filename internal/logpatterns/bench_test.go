@@ -41,6 +41,23 @@ func BenchmarkKnownLine(b *testing.B) {
 	}
 }
 
+// BenchmarkKnownLineOfSources is BenchmarkKnownLine with each pattern from four sources.
+func BenchmarkKnownLineOfSources(b *testing.B) {
+	lines := benchLines(4096)
+	m := New(Options{})
+	for source := range uint8(4) {
+		for _, l := range lines {
+			m.AddFrom(source, l, LevelInfo)
+		}
+	}
+	b.ReportAllocs()
+	i := 0
+	for b.Loop() {
+		m.AddFrom(uint8(i&3), lines[i&4095], LevelInfo) //nolint:gosec // few
+		i++
+	}
+}
+
 // BenchmarkKnownLineBaseline is what no miner can do without: one pass over the tokens of the same lines, and a look-up.
 func BenchmarkKnownLineBaseline(b *testing.B) {
 	lines := benchLines(4096)

@@ -276,7 +276,7 @@ func (h *headerScan) program(p int) bool {
 		return false
 	}
 	name := b[p : p+i]
-	if j := bytes.IndexByte(name, ' '); j > 0 && name[j+1] == '*' {
+	if j := bytes.IndexByte(name, ' '); j > 0 && startsWith(name[j:], " *") {
 		name = name[:j]
 	}
 	if len(name) < 5 || !bytes.EqualFold(name[len(name)-4:], []byte(".exe")) || bytes.IndexByte(name, ' ') >= 0 {

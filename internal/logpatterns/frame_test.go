@@ -69,6 +69,7 @@ func TestFrameOfNothingAndOfNothingElse(t *testing.T) {
 		{name: "name behind a level", line: "INFO com.example.Main", message: "com.example.Main", level: LevelInfo},
 		{name: "record of two lines", line: "2026-11-21 13:04:05 ERROR boom\n  at x", message: "boom\n  at x", level: LevelError},
 		{name: "header on its own line", line: "2026-11-21 13:04:05 ERROR\nboom", message: "boom", level: LevelError},
+		{name: "two blanks before a hyphen", line: "13:04:05 main  - started", message: "main  - started"},
 		{name: "not UTF-8", line: "INFO \xff\xfe text", message: "\xff\xfe text", level: LevelInfo},
 		{name: "object without fields", line: "{}", message: "{}"},
 		{name: "object without a message", line: `{"level":"warn","msg":""}`, message: `{"level":"warn","msg":""}`, level: LevelWarning},

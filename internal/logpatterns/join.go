@@ -16,12 +16,15 @@ const (
 // A line goes on with the message before it if it is indented, or is one of those that traces of Java, Python, Go, Node.js,
 // .NET, Ruby, Rust or PHP have in them. One with a time or level of its own never does.
 type Joiner struct {
-	framer Framer
-	text   []byte // the message so far
-	given  []byte // that was returned last
-	lines  int
-	trace  trace
-	any    bool // there is a message, perhaps of an empty line
+	framer  Framer
+	text    []byte // the message so far
+	given   []byte // that was returned last
+	size    int    // of it, without blank lines at its end
+	head    []byte // of it, where that is no part of it
+	lines   int
+	trace   trace
+	any     bool // there is a message, perhaps of an empty line
+	several bool // the one that was returned last had more than one line
 }
 
 // trace is what kind of text the message has come to, by which the next line is judged.
@@ -65,12 +68,25 @@ func (j *Joiner) Flush() (message []byte, ok bool) {
 		j.given = nil
 	}
 	j.given, j.text = j.text, j.given[:0]
-	j.any, j.lines, j.trace = false, 0, traceNone
+	j.any, j.several, j.lines, j.trace = false, j.lines > 1, 0, traceNone
 	message = j.given
 	for len(message) > 0 && (message[len(message)-1] == '\n' || message[len(message)-1] == '\r') {
 		message = message[:len(message)-1] // blank lines at the end
 	}
+	j.size = len(message)
 	return message, true
+}
+
+// Pending returns the lines that are kept, as they came, with line feeds between them: added again to a new Joiner they bring
+// it to the same state. It is nil when nothing is kept, and valid until the next call of Add or Flush.
+func (j *Joiner) Pending() []byte {
+	switch {
+	case !j.any:
+		return nil
+	case len(j.text) == 0: // an empty line
+		return []byte{}
+	}
+	return j.text
 }
 
 // begins tells what kind of trace a first line, or one without a place in a trace so far, leads to.
@@ -78,9 +94,9 @@ func begins(line []byte) trace {
 	switch {
 	case has(line, "panic: "), has(line, "fatal error: "), has(line, "goroutine "), has(line, "unexpected fault address"), has(line, "SIGQUIT: quit"):
 		return traceGo
-	case bytes.HasSuffix(bytes.TrimRight(line, "\r"), []byte("Traceback (most recent call last):")):
+	case bytes.HasSuffix(bytes.TrimRight(line, "\r"), []byte(pythonHeading)):
 		return tracePython
-	case bytes.HasPrefix(line, []byte("thread '")) && bytes.Contains(line, []byte("' panicked at ")):
+	case has(line, "thread '") && bytes.Contains(line, []byte(" panicked at ")):
 		return traceRust
 	case isNodePlace(line):
 		return traceNode
@@ -102,8 +118,8 @@ func (j *Joiner) goesOn(line []byte) (trace, bool) {
 			return traceFrames, true
 		}
 		return j.trace, true
-	case has(line, "Traceback (most recent call last):"):
-		return tracePython, j.trace == tracePythonX || j.trace == traceNone && j.isLogged()
+	case has(line, pythonHeading):
+		return tracePython, j.trace == tracePythonX || j.trace == traceNone && (j.isLogged() || isThreadOfPython(j.text))
 	case has(line, "goroutine ") && bytes.Contains(line, []byte(" [")):
 		return traceGo, true
 	case j.trace == traceNone && !goesOnFrames(line):
@@ -119,7 +135,7 @@ func (j *Joiner) goesOn(line []byte) (trace, bool) {
 	case traceGo:
 		return traceGo, true
 	case traceNode:
-		return traceNodeX, true
+		return j.nodeGoesOn(line)
 	case traceNodeX:
 		return traceNodeX, has(line, "Node.js v") || line[0] == '}'
 	case traceRust:
@@ -129,6 +145,18 @@ func (j *Joiner) goesOn(line []byte) (trace, bool) {
 	}
 	closes := j.trace == traceFrames && (line[0] == '}' || line[0] == ']') && len(bytes.TrimRight(line, "\r")) == 1
 	return traceFrames, closes || goesOnFrames(line)
+}
+
+// nodeGoesOn tells of a line below the place that Node.js has shown what goesOn does. There is the source, which may not be
+// indented, with carets below it; and then the error.
+func (j *Joiner) nodeGoesOn(line []byte) (trace, bool) {
+	switch {
+	case j.lines == 1, isCarets(line):
+		return traceNode, true
+	case j.lines == 2:
+		return traceNode, false
+	}
+	return traceNodeX, true
 }
 
 // goesOnFrames tells whether a line that is not indented stands between or before the frames of a trace.

@@ -150,6 +150,7 @@ func BenchmarkJoiner(b *testing.B) {
 
 func FuzzJoiner(f *testing.F) {
 	f.Add("a\n\tb\nCaused by: c\nTraceback (most recent call last):\n x\nE: f")
+	f.Add("/a.js:1\nthrow x\n^\n\n[E: x] {\n c: 1\n}\n{\n \"msg\": 1\n}\ninfo: A[1]\n      => s\n      b\nthread 'x' panicked at a.rs:1:1:\nx\n")
 	f.Add("panic: x\n\ngoroutine 1 [running]:\nmain.main()\n2026-11-21 13:04:05 x")
 	f.Fuzz(func(t *testing.T, text string) {
 		// No line is lost, and none is doubled.
@@ -158,5 +159,11 @@ func FuzzJoiner(f *testing.F) {
 		if strip(got) != strip(text) {
 			t.Errorf("got %q of %q", got, text)
 		}
+		for _, h := range headsOf(strings.Split(text, "\n")) {
+			if len(h.Head) > len(text) {
+				t.Errorf("a head of %d bytes, of %d", len(h.Head), len(text))
+			}
+		}
+		checkPending(t, strings.Split(text, "\n"))
 	})
 }

@@ -211,13 +211,13 @@ func (m *Miner) unite(to, p *pattern) {
 	}
 	delete(m.literal, p.hash)
 	p.parent = to
-	for level, n := range p.counts {
-		if n > 0 && to.counts[level] > 0 {
-			m.byLevel[level]--
+	for _, c := range p.counts.appendTo(nil, Pattern{}) {
+		if to.counts.has(c.Source, c.Level) {
+			m.byLevel[c.Level]--
 		}
-		to.counts[level] += n
+		to.counts.add(c.Source, c.Level, c.Messages)
 	}
-	p.codes, p.counts = nil, [NumLevels]uint64{}
+	p.codes, p.counts = nil, counts{}
 }
 
 func (m *Miner) countRows() {

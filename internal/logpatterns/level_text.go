@@ -79,13 +79,21 @@ func levelOfGLib(b []byte) Level {
 	return level
 }
 
-// levelOfThrown knows "package.SomeException: text" and "TypeError: text", as they stand at the top of a trace.
+// levelOfThrown knows "package.SomeException: text", "TypeError: text" and "TypeError [CODE]: text", as they stand at the top of a
+// trace.
 func levelOfThrown(b []byte) Level {
 	i := 0
 	for i < len(b) && i < 120 && (frameClass[b[i]]&(frameDigit|frameUpper|frameLower) != 0 || b[i] == '.' || b[i] == '_' || b[i] == '$') {
 		i++
 	}
-	if i < 6 || i < len(b) && b[i] != ':' || i+1 < len(b) && b[i+1] != ' ' || !levelIsThrown(b[:i]) {
+	if i < 6 || !levelIsThrown(b[:i]) {
+		return LevelUnknown
+	}
+	b = b[i:]
+	if startsWith(b, " [") { // of Node.js
+		b = b[bytes.IndexByte(b, ']')+1:]
+	}
+	if len(b) > 0 && b[0] != ':' || len(b) > 1 && b[1] != ' ' {
 		return LevelUnknown
 	}
 	return LevelError

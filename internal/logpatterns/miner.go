@@ -7,9 +7,11 @@ import "math/bits"
 // Options bound what a Miner keeps. Zero fields have the values for the log of one container, with which it takes less than
 // 1 MiB.
 type Options struct {
-	// MaxPatterns is how many patterns there may be (0 is 512), MaxPatternsPerLevel how many of them have lines of one level
-	// (0 is 256). Lines of others are counted by level alone.
-	MaxPatterns, MaxPatternsPerLevel int
+	// MaxPatterns is how many patterns there may be (0 is 512). Lines of others are counted by source and level alone.
+	MaxPatterns int
+	// MaxPatternsPerLevel is how many of them may have lines of one level (0 is 256). A pattern counts once for each source that
+	// it has such lines of, since each is a time series of its own.
+	MaxPatternsPerLevel int
 	// MaxSkeletons is how many different lines are kept to learn from, without what is variable by its shape (0 is 1536). There
 	// are two for each pattern at least.
 	MaxSkeletons int
@@ -21,7 +23,7 @@ const (
 	defaultSkeletons        = 1536
 )
 
-// Miner finds the patterns of the lines of one stream. It is not safe for concurrent use.
+// Miner finds the patterns of the lines of one container, which may come from several sources. It is not safe for concurrent use.
 type Miner struct {
 	opts      Options
 	tokenizer tokenizer
@@ -41,8 +43,8 @@ type Miner struct {
 	patterns []*pattern // none of which is part of another
 	byID     map[uint64]*pattern
 	literal  map[uint64]*pattern // by the hash of their first row
-	byLevel  [NumLevels]int
-	overflow [NumLevels]uint64
+	byLevel  [NumLevels]int      // pairs of a pattern and a source
+	overflow counts
 
 	newRows  int // since the last time that it learned
 	newLines int // that the cache did not know, likewise
@@ -75,11 +77,16 @@ func New(opts Options) *Miner {
 	return m
 }
 
-// Add counts a message of the given level. A line like one that was seen before allocates nothing.
-func (m *Miner) Add(text []byte, level Level) Pattern {
+// Add is AddFrom for messages of one source, with the number 0.
+func (m *Miner) Add(text []byte, level Level) Pattern { return m.AddFrom(0, text, level) }
+
+// AddFrom counts a message of the given level, from one of several sources that the caller numbers below MaxSources; what is
+// above counts as the last. A line like one that was seen before allocates nothing.
+func (m *Miner) AddFrom(source uint8, text []byte, level Level) Pattern {
 	if level >= NumLevels {
 		level = LevelUnknown
 	}
+	source = min(source, MaxSources-1)
 	text = text[:min(len(text), maxText)]
 	quick := quickHash(text)
 	p, first := m.cache.get(quick).live(), false
@@ -88,12 +95,24 @@ func (m *Miner) Add(text []byte, level Level) Pattern {
 			m.cache.put(quick, p)
 		}
 	}
-	if p == nil || p.counts[level] == 0 && !m.admit(level, first) {
-		m.overflow[level]++
+	if p != nil {
+		if levels := p.counts.of(source); levels != nil && levels[level] > 0 {
+			levels[level]++
+			return Pattern{m: m, p: p}
+		}
+	}
+	return m.addFirst(p, source, level, first)
+}
+
+// addFirst counts the first message of a source and level that a pattern has, or one of no pattern.
+func (m *Miner) addFirst(p *pattern, source uint8, level Level, first bool) Pattern {
+	if p == nil || !m.admit(p, level, first) {
+		m.overflow.add(source, level, 1)
 		return Pattern{}
 	}
-	p.counts[level]++
-	return Pattern{m: m, p: p}
+	isNew := p.lines() == 0
+	p.counts.add(source, level, 1)
+	return Pattern{m: m, p: p, isNew: isNew}
 }
 
 // add finds the pattern of a line that the cache does not have, nil for none, and tells whether it has not seen the line before.
@@ -212,29 +231,21 @@ func (m *Miner) codesOf(to []code, tokens []token, learn bool) []code {
 	return to
 }
 
-// Count is how many lines of a level a pattern has.
+// Count is how many lines of a source and level a pattern has.
 type Count struct {
 	Pattern  Pattern // the overflow for lines of no pattern
+	Source   uint8
 	Level    Level
 	Messages uint64
 }
 
-// Counts lists the patterns by level. The sum of them all is the number of messages that were added.
+// Counts lists the patterns by source and level. The sum of them all is the number of messages that were added.
 func (m *Miner) Counts() []Count {
 	var list []Count
 	for _, p := range m.patterns {
-		for level, n := range p.counts {
-			if n > 0 {
-				list = append(list, Count{Pattern{m: m, p: p}, Level(level), n}) //nolint:gosec // few
-			}
-		}
+		list = p.counts.appendTo(list, Pattern{m: m, p: p})
 	}
-	for level, n := range m.overflow {
-		if n > 0 {
-			list = append(list, Count{Pattern{}, Level(level), n}) //nolint:gosec // few
-		}
-	}
-	return list
+	return m.overflow.appendTo(list, Pattern{})
 }
 
 // Find tells what a message would be, without counting it.
@@ -251,4 +262,10 @@ func (m *Miner) Find(text []byte) Pattern {
 		return Pattern{m: m, p: p}
 	}
 	return Pattern{m: m, template: string(m.tokenizer.render(tokens))}
+}
+
+// Redact returns a message with <*> for all that is variable by its shape, such as numbers, addresses and secrets: what its
+// template would be if it were the only message. It is bounded and valid as templates are.
+func (m *Miner) Redact(text []byte) string {
+	return shown(m.tokenizer.render(m.tokenizer.tokenize(text[:min(len(text), maxText)])))
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -43,7 +44,7 @@ func FuzzAdd(f *testing.F) {
 			for i, line := range bytes.Split(text, []byte("\n")) {
 				level := Level(i % int(NumLevels)) //nolint:gosec // few
 				before := bytes.Clone(line)
-				p, q := m.Add(line, level), twin.Add(line, level)
+				p, q := m.AddFrom(uint8(i%5), line, level), twin.AddFrom(uint8(i%5), line, level) //nolint:gosec // few
 				want[level]++
 				if !bytes.Equal(line, before) {
 					t.Fatalf("%q was changed to %q", before, line)
@@ -54,8 +55,10 @@ func FuzzAdd(f *testing.F) {
 				if again := m.Find(line); !p.IsOverflow() && again.ID() != p.ID() {
 					t.Fatalf("%q is of %q when added, of %q when looked for", line, p.Template(), again.Template())
 				}
-				if len(p.Template()) > len(line)+3*maxTokens*2 {
-					t.Fatalf("%q has a template of %d bytes", line, len(p.Template()))
+				for _, text := range []string{p.Template(), m.Redact(line)} {
+					if len(text) > min(maxTemplate, 3*len(line)+3*maxTokens*2) || !utf8.ValidString(text) {
+						t.Fatalf("%q has a template of %d bytes: %q", line, len(text), text)
+					}
 				}
 			}
 			m.Learn()

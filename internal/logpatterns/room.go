@@ -4,10 +4,10 @@ package logpatterns
 
 import "slices"
 
-// admit tells whether one more pattern may have lines of a level. One that is seen again may have the place of another that was
-// not.
-func (m *Miner) admit(level Level, first bool) bool {
-	if m.byLevel[level] >= m.opts.MaxPatternsPerLevel && (first || !m.reclaim(level)) {
+// admit tells whether a pattern may have lines of a level from one more source. One that is seen again may have the place of
+// another that was not.
+func (m *Miner) admit(p *pattern, level Level, first bool) bool {
+	if m.byLevel[level] >= m.opts.MaxPatternsPerLevel && (first || !m.reclaim(p, level)) {
 		return false
 	}
 	m.byLevel[level]++
@@ -120,7 +120,7 @@ func (m *Miner) drop(r *row) {
 func (m *Miner) newPattern(r *row, again bool) *pattern {
 	switch n := len(m.patterns); {
 	case n < max(1, m.opts.MaxPatterns/2):
-	case !again, n >= m.opts.MaxPatterns && !m.reclaim(NumLevels):
+	case !again, n >= m.opts.MaxPatterns && !m.reclaim(nil, NumLevels):
 		return nil
 	}
 	p := &pattern{codes: r.codes, rows: 1}
@@ -134,26 +134,24 @@ func (m *Miner) newPattern(r *row, again bool) *pattern {
 	return p
 }
 
-// reclaim takes the place of a pattern of one line, of the given level or, for NumLevels, of any, which is counted by its level
-// alone then.
-func (m *Miner) reclaim(level Level) bool {
+// reclaim takes the place of a pattern of one line, of the given level or, for NumLevels, of any, which is counted by its source
+// and level alone then. It is to be for another pattern, and never takes that.
+func (m *Miner) reclaim(another *pattern, level Level) bool {
 	for range min(len(m.patterns), maxReclaim) {
 		if m.next++; m.next >= len(m.patterns) {
 			m.next = 0
 		}
 		p := m.patterns[m.next]
-		if p.lines() > 1 || p.learned || level < NumLevels && p.counts[level] == 0 {
+		if p == another || p.lines() > 1 || p.learned || level < NumLevels && p.counts.levels[level] == 0 {
 			continue
 		}
-		for level, n := range p.counts {
-			if n > 0 {
-				m.overflow[level] += n
-				m.byLevel[level]--
-			}
+		for _, c := range p.counts.appendTo(nil, Pattern{}) {
+			m.overflow.add(c.Source, c.Level, c.Messages)
+			m.byLevel[c.Level]--
 		}
 		delete(m.byID, m.identity(p))
 		delete(m.literal, p.hash)
-		p.dead, p.counts = true, [NumLevels]uint64{}
+		p.dead, p.counts = true, counts{}
 		last := len(m.patterns) - 1
 		m.patterns[m.next] = m.patterns[last]
 		m.patterns = m.patterns[:last]

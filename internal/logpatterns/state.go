@@ -17,22 +17,22 @@ type state struct {
 	Version  int            `json:"version"`
 	Patterns []patternState `json:"patterns"`
 	Values   [][]byte       `json:"values,omitempty"` // words that are values
-	Overflow []uint64       `json:"overflow"`
+	Overflow []uint64       `json:"overflow"`         // as the counts of a pattern
 }
 
 // patternState is a pattern. Each token has a letter before its text: w for a word, s for a sign, h for a hole, g for a gap;
 // capital letters stand for those behind a blank.
 type patternState struct {
 	Tokens  [][]byte `json:"tokens"` // not always valid UTF-8
-	Counts  []uint64 `json:"counts"` // by Level
+	Counts  []uint64 `json:"counts"` // by Level, those of one source behind the other
 	Learned bool     `json:"learned,omitempty"`
 }
 
 // Save returns what the miner knows: patterns and counts, for Restore in another process.
 func (m *Miner) Save() ([]byte, error) {
-	s := state{Version: Version, Overflow: m.overflow[:]}
+	s := state{Version: Version, Overflow: m.overflow.flat()}
 	for _, p := range m.patterns {
-		s.Patterns = append(s.Patterns, patternState{m.tokensOf(p.codes), slices.Clone(p.counts[:]), p.learned})
+		s.Patterns = append(s.Patterns, patternState{m.tokensOf(p.codes), p.counts.flat(), p.learned})
 	}
 	for id := range m.words.list {
 		if m.words.list[id].holes > 0 {
@@ -80,11 +80,7 @@ func (m *Miner) Restore(saved []byte) error {
 	if s.Version != Version {
 		return fmt.Errorf("%w: version %d", ErrState, s.Version)
 	}
-	for i, n := range s.Overflow {
-		if i < len(m.overflow) {
-			m.overflow[i] = n
-		}
-	}
+	eachFlat(s.Overflow, m.overflow.add)
 	for _, p := range s.Patterns {
 		codes, err := m.codesFrom(p.Tokens)
 		if err != nil {
@@ -146,27 +142,15 @@ func (m *Miner) codesFrom(tokens [][]byte) ([]code, error) {
 
 // restore makes a pattern of codes, and a row of them by which it takes part in what is learned. There is no such row of one
 // that was learned: it would stand for only one of many.
-func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
-	counts = counts[:min(len(counts), int(NumLevels))]
+func (m *Miner) restore(codes []code, flat []uint64, learned bool) {
 	if len(m.patterns) >= m.opts.MaxPatterns || m.wordsUsed() > 1 {
-		for level, n := range counts {
-			m.overflow[level] += n
-		}
+		eachFlat(flat, m.overflow.add)
 		return
 	}
 	p := &pattern{codes: codes, learned: learned}
 	m.byID[m.identity(p)] = p
 	m.patterns = append(m.patterns, p)
-	for level, n := range counts {
-		switch {
-		case n == 0:
-		case m.byLevel[level] >= m.opts.MaxPatternsPerLevel:
-			m.overflow[level] += n
-		default:
-			m.byLevel[level]++
-			p.counts[level] = n
-		}
-	}
+	m.addCounts(p, flat)
 	shape, hash := m.words.hashesOf(codes)
 	if learned || m.rows[hash] != nil {
 		return
@@ -174,6 +158,21 @@ func (m *Miner) restore(codes []code, counts []uint64, learned bool) {
 	p.rows, p.hash = 1, hash
 	m.literal[hash] = p
 	m.keep(&row{codes: slices.Clone(codes), hash: hash, p: p}, shape)
+}
+
+// addCounts adds to those of a pattern what there is room for, and the rest to the overflow.
+func (m *Miner) addCounts(p *pattern, flat []uint64) {
+	eachFlat(flat, func(source uint8, level Level, n uint64) {
+		switch {
+		case p.counts.has(source, level):
+			p.counts.add(source, level, n)
+		case m.byLevel[level] >= m.opts.MaxPatternsPerLevel:
+			m.overflow.add(source, level, n)
+		default:
+			m.byLevel[level]++
+			p.counts.add(source, level, n)
+		}
+	})
 }
 
 // hashesOf is hashTokens of codes.

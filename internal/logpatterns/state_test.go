@@ -196,6 +196,7 @@ func FuzzRestore(f *testing.F) {
 		f.Add(saved)
 	}
 	f.Add([]byte(`{"version":1,"patterns":[{"tokens":["wa","H","G","s:","S=="],"counts":[1,2,3]},{"tokens":[],"counts":[9]}],"values":["a"],"overflow":[1,2]}`))
+	f.Add([]byte(`{"version":1,"patterns":[{"tokens":["d2E="],"counts":[1,0,0,0,0,0,0,2` + strings.Repeat(",1", 100) + `]}],"overflow":[1` + strings.Repeat(",1", 100) + `]}`))
 	f.Fuzz(func(t *testing.T, saved []byte) {
 		m := New(Options{MaxPatterns: 20, MaxPatternsPerLevel: 10, MaxSkeletons: 50})
 		m.Add([]byte("volume is full"), LevelInfo)

@@ -390,7 +390,7 @@ func (z *tokenizer) addSign(sign uint16, space bool) {
 func (z *tokenizer) addQuoted(from, to int, quote byte, space bool) {
 	z.push(token{kind: tokenSign, sign: uint16(quote), space: space})
 	in := z.text[from:to]
-	if len(in) > maxQuoted || bytes.ContainsAny(in, "0123456789/\\@=") || z.n > 1 && z.namesSecret(false) || isLettersOfKey(in) {
+	if len(in) > maxQuoted || bytes.ContainsAny(in, "0123456789/\\@=") || z.n > 1 && z.namesSecret(false) || isLettersOfKey(in) || hasSecret(in) {
 		z.push(token{kind: tokenHole})
 	} else {
 		z.pushText(from, to)

@@ -89,6 +89,36 @@ func isSchemeName(w []byte) bool {
 	return isLexical(w, isScheme) || bytes.EqualFold(w, []byte("token"))
 }
 
+// hasSecret tells whether a text in quotes has the name of a secret and its value, or an address of letters.
+func hasSecret(in []byte) bool {
+	if bytes.IndexByte(in, ' ') < 0 && bytes.IndexByte(in, ':') < 0 {
+		return false
+	}
+	named := false // by the word before
+	for i := 0; i < len(in); {
+		if classes[in[i]] == classBlank {
+			i++
+			continue
+		}
+		from := i
+		for i < len(in) && classes[in[i]] != classBlank {
+			i++
+		}
+		w := in[from:i]
+		if named || colonsEnd(in, from) > 0 {
+			return true
+		}
+		if colon := bytes.IndexByte(w, ':'); colon > 0 && isSecretName(w[:colon]) {
+			if colon+1 < len(w) {
+				return true
+			}
+			named = true
+		}
+		named = named || bytes.EqualFold(w, []byte("bearer"))
+	}
+	return false
+}
+
 // isSecretKey tells whether the nth token from the end is a sign between the name of a secret and its value.
 func (z *tokenizer) isSecretKey(n int) bool {
 	if !z.isSign(n, ":=") || z.n <= n {
