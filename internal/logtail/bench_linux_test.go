@@ -75,7 +75,7 @@ func BenchmarkIdle(b *testing.B) {
 		}
 		w.Follow(Source{Key: path, Path: path})
 	}
-	r := newRun(b.Context(), w, func(string, []Line) {})
+	r := newRun(b.Context(), w, w.laneOf(0), func(string, []Line) {})
 	defer r.closeAll()
 	time.Sleep(60 * time.Millisecond)
 	r.round()

@@ -25,6 +25,7 @@ type savedSource struct {
 	Seen  int64       `json:"seen,omitempty"`
 	Files []savedFile `json:"files,omitempty"`
 	Done  []fileID    `json:"done,omitempty"`
+	Old   int64       `json:"old_done,omitempty"`
 	Joins []savedJoin `json:"joins,omitempty"`
 }
 
@@ -66,7 +67,7 @@ func (w *Follower) Checkpoint() []byte {
 }
 
 func (s *source) save(now int64) savedSource {
-	out := savedSource{At: now, Seen: s.seenAt, Done: s.done}
+	out := savedSource{At: now, Seen: s.seenAt, Done: s.done, Old: s.oldDone}
 	for _, f := range s.files {
 		out.Files = append(out.Files, savedFile{f.id, f.position, f == s.cur})
 	}
@@ -91,6 +92,14 @@ func (w *Follower) Restore(b []byte) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	maps.Copy(w.saved, c.Sources)
+	w.restored = time.Now()
+	for _, s := range c.Sources {
+		for _, f := range s.Files {
+			if f.valid() {
+				w.known[f.inode()] = leftFile{f.fileID, f.position}
+			}
+		}
+	}
 	return nil
 }
 
@@ -98,7 +107,7 @@ func (w *Follower) Restore(b []byte) error {
 func (s *source) restore(saved savedSource) {
 	s.started, s.seenAt = true, saved.Seen
 	if len(saved.Done) <= maxDone {
-		s.done = saved.Done
+		s.done, s.oldDone = saved.Done, saved.Old
 	}
 	if len(saved.Files) > maxRotated+1 {
 		saved.Files = saved.Files[len(saved.Files)-maxRotated-1:]

@@ -17,6 +17,9 @@ const (
 	maxTail = 256  // bytes before the place that are hashed, and read again with each read
 	// minCopy is how much must agree before a file is taken for a copy of another.
 	minCopy = 16
+	// tick is how old a change is at least in whose tick of the kernel's clock there can be no other: that would leave the time
+	// as it is, so what is younger is looked at twice. In ns.
+	tick = int64(50 * time.Millisecond)
 )
 
 // position is what is known of a file that was read up to a place. It changes when lines were given, never before.
@@ -27,12 +30,15 @@ type position struct {
 	HeadHash uint64 `json:"head,omitempty"`
 	TailLen  uint32 `json:"tail_len,omitempty"`
 	TailHash uint64 `json:"tail,omitempty"`
+	EmptyAt  int64  `json:"empty_at,omitempty"` // when it was last seen to be empty, ns since 1970, if it was
 }
 
-// valid says whether the lengths can be true: the place is behind the bytes that are hashed.
+// isEmpty says whether the file had nothing when it was last looked at.
+func (p *position) isEmpty() bool { return p.Offset == 0 && p.HeadLen == 0 }
+
+// valid says whether the lengths can be true: the place is behind the last bytes that are hashed.
 func (p *position) valid() bool {
-	return p.HeadLen <= maxHead && p.TailLen <= maxTail && p.Offset <= 1<<62 &&
-		uint64(p.HeadLen) <= p.Offset && uint64(p.TailLen) <= p.Offset
+	return p.HeadLen <= maxHead && p.TailLen <= maxTail && p.Offset <= 1<<62 && uint64(p.TailLen) <= p.Offset
 }
 
 // file is a file of a source. Run's goroutine owns it; position is written under Follower.mu.
@@ -46,6 +52,8 @@ type file struct {
 	checked  int64     // wall time of that
 	read     bool      // all that seen tells of was read, but for an unfinished record
 	grew     time.Time // when it last changed
+	goesOn   bool      // is a copy of one that was truncated
+	wanted   bool      // another source was refused it; under Follower.mu
 	skipZero bool      // was truncated under a writer that goes on at its old place: what it left out reads as zeros
 }
 
@@ -79,8 +87,6 @@ func readAt(fd int, b []byte, offset uint64) (int, error) {
 
 // changed says whether the file may hold anything that was not read, or not hold what was.
 func (f *file) changed(now fileInfo) bool {
-	// A change within the same tick of the kernel's clock leaves the time as it is, so a young one is looked at twice.
-	const tick = int64(50 * time.Millisecond)
 	return !f.read || now.size != f.seen.size || now.modified != f.seen.modified || f.checked-f.seen.modified < tick
 }
 
@@ -103,14 +109,35 @@ func matches(fd int, p *position, buf []byte) (bool, error) {
 	return n == int(p.TailLen) && (n == 0 || hash(buf[:n]) == p.TailHash), err
 }
 
-// growHead hashes first bytes that were given since.
-func (p *position) growHead(fd int, buf []byte) {
+// growHead hashes first bytes that were given since. before ends at the place. What is not as it was read is not hashed: the file
+// may be written anew at any time.
+func (p *position) growHead(fd int, before, buf []byte) {
 	want := min(p.Offset, maxHead)
 	if uint64(p.HeadLen) >= want {
 		return
 	}
-	if n, err := readAt(fd, buf[:want], 0); err == nil && uint64(n) == want {
-		p.HeadLen, p.HeadHash = uint32(n), hash(buf[:n])
+	n, err := readAt(fd, buf[:want], 0)
+	if err != nil || uint64(n) < want || hash(buf[:p.HeadLen]) != p.HeadHash && p.HeadLen > 0 {
+		return
+	}
+	from := p.Offset - uint64(len(before)) // of before
+	if from < want && !bytes.HasPrefix(before, buf[from:want]) {
+		return
+	}
+	p.HeadLen, p.HeadHash = uint32(n), hash(buf[:n]) //nolint:gosec // bounded
+}
+
+// know hashes the first bytes of a file that is to be read from its beginning: it may be truncated before it is.
+func (p *position) know(fd int, buf []byte) {
+	if p.Offset > 0 {
+		return
+	}
+	now := time.Now()
+	if n, err := readAt(fd, buf[:maxHead], 0); err == nil {
+		p.HeadLen, p.HeadHash = uint32(n), hash(buf[:n]) //nolint:gosec // bounded
+		if n == 0 {
+			p.EmptyAt = now.UnixNano()
+		}
 	}
 }
 
@@ -135,8 +162,35 @@ func (p *position) seek(fd int, offset uint64, buf []byte) error {
 	}
 	*p = position{Offset: from + uint64(end)}
 	p.setTail(buf[:end])
-	p.growHead(fd, buf)
+	p.growHead(fd, nil, buf)
 	return nil
+}
+
+// seekFrame is seek for DockerLocal: all frames before are looked at. Where one is wrong the next one is looked for from offset on.
+func (p *position) seekFrame(fd int, offset uint64, buf []byte, most int) error {
+	at, end := uint64(0), 0 // of buf in the file; of the frames in buf that are before the place
+	n, err := readAt(fd, buf, at)
+	for err == nil {
+		b, state := cutFrame(buf[end:n], most)
+		next := end + len(b) + frame
+		switch {
+		case state == frameWhole && at+uint64(next) <= offset:
+			end = next
+			continue
+		case state == frameTorn && n == len(buf) && end > maxTail:
+			at, end = at+uint64(end-maxTail), maxTail
+			n, err = readAt(fd, buf, at)
+			continue
+		case state == frameWrong && at+uint64(end) < offset:
+			*p = position{Offset: offset, Skip: true}
+		default:
+			*p = position{Offset: at + uint64(end)}
+			p.setTail(buf[:end])
+		}
+		p.growHead(fd, nil, buf)
+		return nil
+	}
+	return err
 }
 
 // skipHole returns how many zeros the bytes at the place begin with, without reading a hole.

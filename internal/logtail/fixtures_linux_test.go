@@ -20,6 +20,7 @@ type following struct {
 	t *testing.T
 	*Follower
 	stop func()
+	step func() // looks, if it does not run by itself
 
 	mu        sync.Mutex
 	got       map[string][]string
@@ -96,6 +97,9 @@ func (f *following) until(ok func() bool, say func() string) {
 	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(testPoll / 2) {
 		if time.Now().After(end) {
 			f.t.Fatalf("not so after 10 s: %s\n%+v", say(), f.Stats())
+		}
+		if f.step != nil {
+			f.step()
 		}
 	}
 }

@@ -22,10 +22,19 @@ func New(o Options) *Follower {
 }
 
 // Follow does nothing.
-func (*Follower) Follow(Source) {}
+func (*Follower) Follow(Source) bool { return false }
 
 // Forget does nothing.
 func (*Follower) Forget(string) {}
+
+// Changes returns nothing.
+func (*Follower) Changes() uint64 { return 0 }
+
+// Rename does nothing.
+func (*Follower) Rename(string, string) bool { return false }
+
+// Hold calls do.
+func (*Follower) Hold(do func()) { do() }
 
 // Stats returns nothing.
 func (*Follower) Stats() Stats { return Stats{} }

@@ -52,6 +52,73 @@ func TestDockerPartsAreJoinedOverRotationAndRestart(t *testing.T) {
 	}
 }
 
+// As TestDockerPartsAreJoinedOverRotationAndRestart, with a record of which a part is there yet, and one that is damaged.
+func TestDockerLocal(t *testing.T) {
+	part := strings.Repeat("é<", 4096)
+	torn := localRecord(" and more", "stdout", localMore)
+	l := newLog(t, "container.log", localRecord("one", "stdout", localWhole)+localRecord(part, "stdout", localMore)+
+		localRecord("err", "stderr", localWhole)+torn[:9])
+	f := follow(t, testOptions(), nil, l.source(DockerLocal, Beginning()))
+	f.want("one", "err")
+	want := Line{Text: []byte("err"), Time: time.Unix(0, 1795224823204430901).UTC(), Stream: Stderr}
+	if diff := cmp.Diff(want, f.lines["a"][1]); diff != "" {
+		t.Error(diff)
+	}
+	f.stop()
+	saved := f.Checkpoint()
+	l.write(torn[9:])
+	l.must(os.Rename(l.path, l.path+".1"))
+	l.create()
+	l.write(localRecord(", end", "stdout", localLast) + "\x00\x00\x00\x03damaged" + localRecord("last\r", "stdout", localWhole))
+	f = follow(t, testOptions(), saved, l.source(DockerLocal, Beginning()))
+	f.want(part+" and more, end", "last")
+	if s := f.Stats(); s.Invalid != 1 {
+		t.Errorf("%d invalid records, want 1", s.Invalid)
+	}
+}
+
+// Where reading begins in a file that was there before.
+func TestStartOfDockerLocal(t *testing.T) {
+	const lines = 20_000
+	var text strings.Builder
+	var ends []uint64
+	for i := range lines {
+		text.WriteString(localRecord(fmt.Sprintf("line %d %s", i, strings.Repeat("x", i%50)), "stdout", localWhole))
+		ends = append(ends, uint64(text.Len())) //nolint:gosec // small
+	}
+	for _, tt := range []struct {
+		name   string
+		start  Start
+		tail   string // what the file ends with
+		first  int
+		broken int // where it is damaged
+	}{
+		{name: "end", start: End(), first: lines},
+		{name: "end, where a record is not whole", start: End(), tail: localRecord(fmt.Sprint("line ", lines, " "), "stdout", localWhole)[:10], first: lines},
+		{name: "begin of a record", start: At(ends[12_345]), first: 12_346},
+		{name: "in a record", start: At(ends[12_345] - 1), first: 12_345},
+		{name: "damaged before", start: At(ends[12_345]), first: 12_346, broken: 100},
+		{name: "damaged before, in a record", start: At(ends[12_345] - 9), first: 12_346, broken: 100},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := []byte(text.String() + tt.tail)
+			if tt.broken > 0 {
+				b[ends[tt.broken]] = 0xff
+			}
+			l := newLog(t, "container.log", string(b))
+			f := follow(t, testOptions(), nil, l.source(DockerLocal, tt.start))
+			f.found()
+			time.Sleep(20 * time.Millisecond)
+			l.write(localRecord(fmt.Sprint("line ", lines, " "), "stdout", localWhole)[len(tt.tail):])
+			var want []string
+			for i := tt.first; i <= lines; i++ {
+				want = append(want, fmt.Sprintf("line %d %s", i, strings.Repeat("x", i%lines%50)))
+			}
+			f.want(want...)
+		})
+	}
+}
+
 func TestCRI(t *testing.T) {
 	const stamp = "2026-11-21T01:33:43.204430901Z "
 	l := newLog(t, "0.log", stamp+"stdout F one\n"+stamp+"stdout P tw\n"+stamp+"stderr P th\n"+stamp+"stdout F o\n"+

@@ -11,6 +11,7 @@
 package logtail
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -29,17 +30,25 @@ const (
 	defaultSilence = 5 * time.Second
 	defaultMaxOpen = 1024
 	defaultMaxLine = 64 << 10
-	minMaxLine     = 64
-	maxMaxLine     = 16 << 20
+
+	defaultGoneAfter = time.Hour
+	minMaxLine       = 64
+	maxMaxLine       = 16 << 20
 )
 
 // Options of a Follower. The zero value is good.
 type Options struct {
 	Poll    time.Duration // between two looks at a file; 0 is 200 ms. One that was idle for 50 looks is looked at in every fifth.
 	Silence time.Duration // how long a rotated file is quiet before it is closed and its unfinished line given; 0 is 5 s
-	MaxOpen int           // open files; 0 is 1024. Those that were idle longest are closed, and opened again when they grow.
+	MaxOpen int           // open files, and what one source has rotated, up to 256; 0 is 1024. Those that were idle longest are closed, and opened again when they grow.
 	MaxLine int           // bytes of a line, 0 is 64 KiB; what is longer is cut and its end left out
 
+	// Pace, if not nil, is called before more is read of a file, when no lines are on their way. It may wait, until ctx ends at most.
+	Pace func(ctx context.Context)
+	// Gone, if not nil, is called in Run when there has been nothing at the path of a source for GoneAfter, 0 is an hour, and all
+	// that was there is read and closed; and after that time again. The source is followed on.
+	Gone      func(key string)
+	GoneAfter time.Duration
 	// Forgotten, if not nil, is called in Run after the last line of a source that Forget named.
 	Forgotten func(key string)
 	Logger    *zap.Logger // nil says nothing
@@ -58,6 +67,9 @@ func (o *Options) setDefaults() {
 	if o.MaxLine <= 0 {
 		o.MaxLine = defaultMaxLine
 	}
+	if o.GoneAfter <= 0 {
+		o.GoneAfter = defaultGoneAfter
+	}
 	o.MaxLine = min(max(o.MaxLine, minMaxLine), maxMaxLine)
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -69,9 +81,10 @@ type Format uint8
 
 // The formats. Those of Docker and CRI carry a time and a stream, and long messages are split by them and joined here.
 const (
-	Plain      Format = iota // a line is a record; a carriage return before its end is left out
-	DockerJSON               // the json-file driver of Docker
-	CRI                      // containerd, CRI-O, and the k8s-file driver of Podman
+	Plain       Format = iota // a line is a record; a carriage return before its end is left out
+	DockerJSON                // the json-file driver of Docker
+	CRI                       // containerd, CRI-O, and the k8s-file driver of Podman
+	DockerLocal               // the local driver of Docker, whose rotated files are only read until it has compressed them
 )
 
 // Start is where to begin in the first file at a path of which no checkpoint knows. Files that come to the path after it was
@@ -79,6 +92,7 @@ const (
 type Start struct {
 	kind   startKind
 	offset uint64
+	since  int64 // wall time, ns; 0 for none
 }
 
 type startKind uint8
@@ -95,7 +109,11 @@ func End() Start { return Start{} }
 func Beginning() Start { return At(0) }
 
 // At starts with the line that holds the byte at offset; at the first one if the file is shorter.
-func At(offset uint64) Start { return Start{startAt, offset} }
+func At(offset uint64) Start { return Start{kind: startAt, offset: offset} }
+
+// BeginningSince starts with the first line, after those of the files that were made since t and that rotation has renamed, or
+// copied, by now. The file system must tell when files were made.
+func BeginningSince(t time.Time) Start { return Start{kind: startAt, since: t.UnixNano()} }
 
 // Source is a path to follow.
 type Source struct {
@@ -106,6 +124,10 @@ type Source struct {
 	Root   string
 	Format Format
 	Start  Start
+
+	// Disk tells disks apart. What is on one is read by one goroutine, so that a disk that hangs holds up its own files alone.
+	// 0 is the one of most files; beyond 15 others some have a goroutine together.
+	Disk uint64
 }
 
 // Stream is the output that a container wrote a line to.
@@ -137,6 +159,7 @@ type Stats struct {
 	Rotations    uint64 // other files at the path of a source
 	Truncations  uint64 // files that were cut off or written anew
 	Errors       uint64 // looks that failed: not permitted, not a regular file, a disk error
+	Shared       uint64 // files that were not read because another source has them already, by another name or way
 	Lost         Lost
 }
 

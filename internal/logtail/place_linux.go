@@ -5,6 +5,7 @@ package logtail
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,28 @@ func (p place) stat() (info fileInfo, err error) {
 	return info, err
 }
 
+// dirModified returns when a file of the path's directory was made, renamed or removed last, 0 if that cannot be told.
+func (p place) dirModified() (ns int64) {
+	path := filepath.Dir(p.path)
+	stat := func(dir int, path string, flags int) error {
+		var x unix.Statx_t
+		err := unix.Statx(dir, path, flags, unix.STATX_MTIME, &x)
+		if err == nil {
+			ns = x.Mtime.Sec*1e9 + int64(x.Mtime.Nsec)
+		}
+		return err
+	}
+	if p.root == "" {
+		_ = stat(unix.AT_FDCWD, path, 0)
+		return ns
+	}
+	_ = p.inRoot(path, unix.O_PATH|unix.O_DIRECTORY, func(fd int) error {
+		defer unix.Close(fd)
+		return stat(fd, "", unix.AT_EMPTY_PATH)
+	})
+	return ns
+}
+
 // open opens what the path leads to now, and never waits for a writer of a pipe.
 func (p place) open() (int, fileInfo, error) {
 	if _, err := p.stat(); err != nil { // to open a device may do something
@@ -173,7 +196,7 @@ func listSiblings(fd int, base string, do func(dir int, all []sibling)) error {
 	dir := os.NewFile(uintptr(fd), "siblings of "+base)
 	defer dir.Close()
 	names, err := dir.Readdirnames(maxNames)
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) { // which is that of one that is empty
 		return fmt.Errorf("list %s: %w", dir.Name(), err)
 	}
 	var all []sibling

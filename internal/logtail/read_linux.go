@@ -3,6 +3,7 @@
 package logtail
 
 import (
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,14 +26,23 @@ func (r *run) readFile(s *source, f *file, known *fileInfo, at time.Time) (again
 	} else if info, err = statAt(f.fd, "", 0); err != nil {
 		return false, false, err
 	}
+	if info.size == 0 && f.isEmpty() {
+		r.change(func() { f.EmptyAt = at.UnixNano() })
+	}
 	if f.seen.id == info.id && !f.changed(info) {
+		f.seen.links = info.links
 		return false, false, nil
 	}
 	if info.size != f.seen.size || info.modified != f.seen.modified {
 		f.grew, grew = at, true
 		r.open.MoveToFront(f.open)
 	}
-	whole := info.size >= f.Offset
+	if f == s.cur && f.isEmpty() && info.size > 0 {
+		if r.filled(s, f, info) {
+			return true, true, nil // what was found is read before
+		}
+	}
+	whole := info.size >= f.Offset && (f.Offset > 0 || info.size >= f.seen.size)
 	if whole {
 		if whole, err = matchesHead(f.fd, &f.position, r.buf); err != nil {
 			return false, grew, err
@@ -58,6 +68,47 @@ func (r *run) readFile(s *source, f *file, known *fileInfo, at time.Time) (again
 	return again, grew, nil
 }
 
+// filled is called when a file has something that was empty. That may not be the first that it has had since: what it was copied
+// to then is found, and true returned if there is such a copy.
+func (r *run) filled(s *source, f *file, info fileInfo) bool {
+	seen, p := r.firstLook(f.fd, info)
+	found := slices.DeleteFunc(r.lookAround(s, nil, f.id), func(g *file) bool { return r.dropCopy(s, g, f.fd, f.id) })
+	r.beginAnew(f, seen, p)
+	r.change(func() {
+		if i := slices.Index(s.files, f); i >= 0 {
+			s.files = slices.Insert(s.files, i, found...)
+		}
+	})
+	return len(found) > 0
+}
+
+// firstLook tells what a file has that is to be read from its beginning. That is asked before what rotation has made of the
+// file is looked for, and noted after: of what is copied and truncated in between, either the copy is found then, or these bytes
+// are not found again.
+func (r *run) firstLook(fd int, seen fileInfo) (fileInfo, position) {
+	var p position
+	for range 3 {
+		if info, err := statAt(fd, "", 0); err == nil {
+			seen = info
+		}
+		p = position{}
+		p.know(fd, r.buf)
+		if now, err := statAt(fd, "", 0); err != nil || now.size >= seen.size {
+			break // else it was truncated meanwhile, and these may be bytes of before or after
+		}
+	}
+	return seen, p
+}
+
+// beginAnew has a file read from its beginning.
+func (r *run) beginAnew(f *file, seen fileInfo, p position) {
+	f.seen = seen
+	r.change(func() {
+		r.changes++
+		f.position = p
+	})
+}
+
 // openAgain opens the file at the path if it is still f.
 func (r *run) openAgain(s *source, f *file) (bool, error) {
 	fd, info, err := s.place.open()
@@ -78,12 +129,18 @@ func (r *run) openAgain(s *source, f *file) (bool, error) {
 // readOn gives the lines behind the place. whole is false if the bytes before it are not those that were read.
 func (r *run) readOn(s *source, f *file) (again, whole bool, err error) {
 	for range chunksPerPoll {
+		if r.options.Pace != nil {
+			r.options.Pace(r.ctx)
+		}
 		tail := int(f.TailLen)
 		n, err := readAt(f.fd, r.buf, f.Offset-uint64(tail))
 		if err != nil {
 			return false, true, err
 		}
 		if n < tail || (tail > 0 && hash(r.buf[:tail]) != f.TailHash) {
+			return false, false, nil
+		}
+		if head := int(f.HeadLen); f.Offset == 0 && head > 0 && (n < head || hash(r.buf[:head]) != f.HeadHash) {
 			return false, false, nil
 		}
 		if f.skipZero && n > tail {
@@ -123,27 +180,31 @@ func (r *run) giveLines(s *source, f *file, b []byte) {
 			return
 		}
 		at += n
-		r.deliver(s)
 		next := f.position
 		next.Offset += uint64(n)
-		next.Skip = skip
+		next.Skip, next.EmptyAt = skip, 0
 		next.setTail(b[:at])
-		next.growHead(f.fd, r.probe[:])
-		r.change(func() {
+		next.growHead(f.fd, b[:at], r.probe[:]) // before the lines are on their way: a disk may hang
+		r.deliver(s, func() {
 			f.position, s.joins = next, j
 			r.stats.Bytes += uint64(n)
 		})
 	}
 }
 
-func (r *run) deliver(s *source) {
+// deliver gives the lines of the splitter, and notes what place they are behind.
+func (r *run) deliver(s *source, note func()) {
+	r.gate.RLock()
+	defer r.gate.RUnlock()
 	if len(r.split.lines) > 0 {
 		r.give(s.Key, r.split.lines)
 	}
-	r.count(func(t *Stats) {
-		t.Lines += uint64(len(r.split.lines))
-		t.Cut += r.split.cut
-		t.Invalid += r.split.invalid
+	r.change(func() {
+		r.changes++
+		note()
+		r.stats.Lines += uint64(len(r.split.lines))
+		r.stats.Cut += r.split.cut
+		r.stats.Invalid += r.split.invalid
 	})
 }
 
@@ -152,32 +213,61 @@ func (r *run) flush(s *source) {
 	j := s.joins
 	r.split.reset()
 	if r.split.flush(&j); len(r.split.lines) > 0 {
-		r.deliver(s)
-		r.change(func() { s.joins = j })
+		r.deliver(s, func() { s.joins = j })
 	}
 }
 
-// finish gives a last line that has no end, and closes the file for good.
-func (r *run) finish(s *source, f *file, force bool) {
+// finish gives what is left of a file, up to about most bytes, and a last line that has no end, and closes the file for good. It
+// goes on with the file when Run ends meanwhile.
+func (r *run) finish(s *source, f *file, most uint64) {
 	if f.fd >= 0 {
-		r.giveRest(s, f, force)
+		r.giveRest(s, f, most)
+	}
+	if r.stopped() {
+		return
 	}
 	r.drop(s, f)
-	r.change(func() { s.remember(f.id) })
+	r.change(func() {
+		s.remember(f.id)
+		r.leftAt(f)
+	})
 }
 
-func (r *run) giveRest(s *source, f *file, force bool) {
-	if force {
-		_, _, _ = r.readOn(s, f) // what cannot be read is counted below
+// giveRest gives what the file has now, up to about most bytes, and then what one more read brings.
+func (r *run) giveRest(s *source, f *file, most uint64) {
+	info, err := statAt(f.fd, "", 0)
+	if err != nil {
+		return
 	}
-	tail := int(f.TailLen)
-	n, err := readAt(f.fd, r.buf, f.Offset-uint64(tail))
+	end, begun := min(info.size, f.Offset+most), false
+	for again := true; again && f.Offset < end && !r.stopped(); {
+		var whole bool
+		if again, whole, err = r.readOn(s, f); err != nil {
+			break
+		}
+		if !whole && !begun {
+			r.truncated(s, f)
+			again, begun = true, true
+		}
+	}
+	if r.stopped() {
+		return
+	}
+	tail, from := int(f.TailLen), f.Offset
+	n, err := readAt(f.fd, r.buf, from-uint64(tail))
 	if err != nil || n <= tail || (tail > 0 && hash(r.buf[:tail]) != f.TailHash) {
 		return
 	}
-	rest := r.buf[tail:n]
+	r.giveLines(s, f, r.buf[:n])
+	if r.stopped() {
+		return
+	}
 	if info, err := statAt(f.fd, "", 0); err == nil && n == len(r.buf) {
 		r.count(func(t *Stats) { t.Lost.Abandoned += info.size - min(info.size, f.Offset) })
+		return
+	}
+	rest := r.buf[tail+int(f.Offset-from) : n] //nolint:gosec // bounded
+	if len(rest) == 0 {
 		return
 	}
 	j := s.joins
@@ -185,8 +275,7 @@ func (r *run) giveRest(s *source, f *file, force bool) {
 	if !f.Skip {
 		r.split.record(rest, s.Format, &j)
 	}
-	r.deliver(s)
-	r.change(func() {
+	r.deliver(s, func() {
 		f.Offset += uint64(len(rest))
 		s.joins = j
 		r.stats.Bytes += uint64(len(rest))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -84,13 +85,48 @@ func TestDeleteAndCreate(t *testing.T) {
 	f.want("one", "two", "three")
 }
 
+// Whoever follows a file hears that it is gone for good, and may still see it come back.
+func TestGone(t *testing.T) {
+	var gone atomic.Int64
+	o := testOptions()
+	o.GoneAfter = 300 * time.Millisecond
+	o.Gone = func(key string) {
+		if key != "a" {
+			t.Errorf("%q is gone", key)
+		}
+		gone.Add(1)
+	}
+	l := newLog(t, "app.log", "one\n")
+	f := follow(t, o, nil, l.source(Plain, Beginning()))
+	f.want("one")
+	time.Sleep(500 * time.Millisecond)
+	if n := gone.Load(); n != 0 {
+		t.Fatalf("told %d times, with a file at the path", n)
+	}
+	l.must(os.Remove(l.path))
+	time.Sleep(20 * time.Millisecond)
+	_, err := l.f.WriteString("two\n")
+	l.must(err)
+	f.want("one", "two")
+	f.until(func() bool { return gone.Load() >= 2 }, func() string { return "told twice" })
+	l.create()
+	l.write("three\n")
+	f.want("one", "two", "three")
+	before := gone.Load()
+	time.Sleep(500 * time.Millisecond)
+	if n := gone.Load(); n != before {
+		t.Errorf("told %d times more, with a file at the path", n-before)
+	}
+	l.must(os.Remove(l.path)) // and nobody writes to it
+	f.until(func() bool { return gone.Load() > before }, func() string { return "told again" })
+	f.untilStats("no errors, and nothing open", func(s Stats) bool { return s.Errors == 0 && s.OpenFiles == 0 })
+}
+
 // Two rotations between two looks: one file came and went unseen.
 func TestFileThatCameAndWentUnseen(t *testing.T) {
 	needsBirth(t)
-	o := testOptions()
-	o.Poll = 300 * time.Millisecond
 	l := newLog(t, "app.log", "one\n")
-	f := follow(t, o, nil, l.source(Plain, Beginning()))
+	f := newLooking(t, testOptions(), nil, l.source(Plain, Beginning()))
 	f.want("one")
 	time.Sleep(50 * time.Millisecond)
 	l.write("two\n")
@@ -114,10 +150,8 @@ func TestCopyTruncate(t *testing.T) {
 		{"grows to the old size", strings.Repeat("y", 3*101-1) + "\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			o := testOptions()
-			o.Poll = 100 * time.Millisecond
 			l := newLog(t, "app.log", long+"\n"+long+"\n"+long+"\n")
-			f := follow(t, o, nil, l.source(Plain, Beginning()))
+			f := newLooking(t, testOptions(), nil, l.source(Plain, Beginning()))
 			f.want(long, long, long)
 			l.write("unread\n")
 			b, err := os.ReadFile(l.path)

@@ -18,14 +18,18 @@ const (
 	chunk         = 256 << 10
 	chunksPerPoll = 16       // of one file, then others have their turn
 	forgetLimit   = 64 << 20 // bytes that Forget reads of a source
+	all           = 1 << 62  // bytes of a file
 	idleAfter     = 50       // polls without news
 	idleEvery     = 5
 	maxBackoff    = 6 // doublings of Poll after failures
+	// stirredFor is how long the directory is watched of a path at which there is nothing.
+	stirredFor = time.Minute
 )
 
 // run is what only Run's goroutine uses.
 type run struct {
 	*Follower
+	lane  *lane
 	ctx   context.Context
 	give  func(key string, lines []Line)
 	buf   []byte
@@ -54,7 +58,10 @@ func (r *run) count(do func(*Stats)) { r.change(func() { do(&r.stats) }) }
 func (r *run) opened(s *source, f *file, fd int) {
 	f.fd, f.read, f.grew = fd, false, time.Now()
 	f.open = r.open.PushFront(&openFile{s, f})
-	r.count(func(t *Stats) { t.OpenFiles++ })
+	r.change(func() {
+		r.held[f.id.inode()] = s
+		r.stats.OpenFiles++
+	})
 }
 
 func (r *run) close(f *file) {
@@ -69,19 +76,25 @@ func (r *run) close(f *file) {
 
 // limit closes the files that were idle longest. Those at their path are found again.
 func (r *run) limit() {
-	for r.open.Len() > r.options.MaxOpen {
+	for r.open.Len() > 1 && r.openFiles() > r.options.MaxOpen && !r.stopped() {
 		last := r.open.Back().Value.(*openFile)
 		if last.f == last.s.cur {
 			r.close(last.f)
 		} else {
-			r.finish(last.s, last.f, true)
+			r.finish(last.s, last.f, all)
 		}
 	}
 }
 
-func newRun(ctx context.Context, w *Follower, give func(key string, lines []Line)) *run {
+// openFiles is how many files are open in all lanes.
+func (r *run) openFiles() (n int) {
+	r.change(func() { n = int(r.stats.OpenFiles) }) //nolint:gosec // bounded by the limit of descriptors
+	return n
+}
+
+func newRun(ctx context.Context, w *Follower, l *lane, give func(key string, lines []Line)) *run {
 	size := max(chunk, 2*maxRecord(DockerJSON, w.options.MaxLine)) + maxTail
-	r := &run{Follower: w, ctx: ctx, give: give, buf: make([]byte, size), split: newSplitter(w.options.MaxLine, size)}
+	r := &run{Follower: w, lane: l, ctx: ctx, give: give, buf: make([]byte, size), split: newSplitter(w.options.MaxLine, size)}
 	r.open.Init()
 	return r
 }
@@ -100,7 +113,7 @@ func (r *run) loop() {
 		select {
 		case <-r.ctx.Done():
 			return
-		case <-r.wake:
+		case <-r.lane.wake:
 		case <-timer.C:
 		}
 		if !r.round() {
@@ -117,7 +130,7 @@ func (r *run) round() (more bool) {
 	r.work = r.work[:0]
 	r.change(func() {
 		for _, s := range r.sources {
-			if s.leaving || !now.Before(s.due) {
+			if s.lane == r.lane && (s.leaving || !now.Before(s.due)) {
 				s.place = place{s.Root, s.Path}
 				r.work = append(r.work, s)
 			}
@@ -179,12 +192,19 @@ func (r *run) poll(s *source) (more, news bool) {
 			r.change(func() { s.seenAt = at.UnixNano() })
 		}
 	}()
-	if err != nil && !isGone(err) {
+	if err != nil && !isGone(err) && !errors.Is(err, errHeld) {
 		r.failed(s, err)
 	}
-	if isGone(err) && !s.started && s.place.hasRoot() {
-		s.Start = Beginning() // whatever comes is new
+	if isGone(err) && !s.started && s.Start.since == 0 && s.place.hasRoot() {
+		s.Start = BeginningSince(at) // whatever comes is new
 	}
+	if !isGone(err) {
+		s.goneAt = time.Time{}
+	} else if r.mayHaveMissed(s, at) {
+		r.lookBehind(s)
+	}
+	s.here = here
+	defer r.tellGone(s)
 	for _, f := range slices.Clone(s.files) {
 		known := (*fileInfo)(nil)
 		if f == s.cur && here && !news {
@@ -204,10 +224,53 @@ func (r *run) poll(s *source) (more, news bool) {
 		}
 		r.endQuiet(s, f, here)
 	}
-	for len(s.files) > maxRotated+1 {
-		r.finish(s, s.files[0], true)
+	for len(s.files) > maxRotated+1 && !r.stopped() {
+		r.finish(s, s.files[0], all)
 	}
 	return false, news || len(s.files) > 1
+}
+
+// mayHaveMissed tells of a path at which there is nothing whether files may have been there since the last look that are renamed by
+// now: what was there in that look, or one that came and went since, which changes the directory. That is asked for a minute, and some
+// nine times at most, as the directory may be large: who rotates a log makes another one, and then all are found that came and went.
+func (r *run) mayHaveMissed(s *source, at time.Time) bool {
+	if s.goneAt.IsZero() {
+		s.goneAt, s.stirAt = at, at
+	}
+	missed := s.here
+	r.change(func() {
+		missed = missed || s.leaving || s.told
+		s.told = false
+	})
+	if gone := at.Sub(s.goneAt); gone < stirredFor && !at.Before(s.stirAt) {
+		modified := s.place.dirModified()
+		if modified != s.stirred || at.UnixNano()-modified < tick {
+			missed, s.stirAt = true, at.Add(gone)
+		}
+		s.stirred = modified
+	}
+	return missed && s.started
+}
+
+// tellGone tells of a source that nobody seems to need any more.
+func (r *run) tellGone(s *source) {
+	if s.goneAt.IsZero() || time.Since(s.goneAt) < r.options.GoneAfter || r.options.Gone == nil ||
+		slices.ContainsFunc(s.files, func(f *file) bool { return f.fd >= 0 }) {
+		return
+	}
+	s.goneAt = time.Now()
+	var key string
+	r.change(func() { key = s.Key })
+	r.options.Gone(key)
+}
+
+// lookBehind is called when there is nothing at the path any more. What was there last may not have been seen.
+func (r *run) lookBehind(s *source) {
+	found := r.lookAround(s, s.cur, fileID{})
+	r.change(func() {
+		r.changes++
+		s.files = append(s.files, found...)
+	})
 }
 
 // findRotated looks for files of a checkpoint that were renamed already when it was made.
@@ -216,10 +279,13 @@ func (r *run) findRotated(s *source) {
 	if s.cur != nil {
 		current = s.cur.id
 	}
-	found := r.lookAround(s, nil, current)
-	for _, f := range found { // they are looked for again once the path has changed
-		r.close(f)
-	}
+	found := slices.DeleteFunc(r.lookAround(s, nil, current), func(f *file) bool {
+		if !f.goesOn { // it is looked for again once the path has changed
+			r.close(f)
+		}
+		return !f.goesOn
+	})
+	r.change(func() { s.files = append(found, s.files...) })
 	for _, f := range slices.Clone(s.files) {
 		if f.fd < 0 && f != s.cur {
 			r.drop(s, f)
@@ -229,14 +295,20 @@ func (r *run) findRotated(s *source) {
 
 // endQuiet closes a file that is not at the path any more and was not written to for long enough.
 func (r *run) endQuiet(s *source, f *file, here bool) {
-	quiet := time.Since(f.grew)
 	if f.fd < 0 || !f.read {
 		return
 	}
-	if f != s.cur && quiet >= r.options.Silence && here {
-		r.finish(s, f, false)
-	} else if f == s.cur && !here && quiet >= deletedFor && f.seen.links == 0 {
-		r.finish(s, f, false)
+	quiet, least := time.Since(f.grew), r.options.Silence
+	if f == s.cur {
+		if f.seen.links > 0 || s.goneAt.IsZero() {
+			return
+		}
+		quiet, least = min(quiet, time.Since(s.goneAt)), min(deletedFor, r.options.GoneAfter)
+	} else if !here {
+		return
+	}
+	if quiet >= least {
+		r.finish(s, f, all)
 	}
 }
 
@@ -286,17 +358,22 @@ func (r *run) leave(s *source) {
 			r.findRotated(s)
 		}
 	}
-	for len(s.files) > 0 {
-		r.finish(s, s.files[0], true)
+	for len(s.files) > 0 && !r.stopped() {
+		r.finish(s, s.files[0], chunk*chunksPerPoll)
+	}
+	if r.stopped() {
+		return
 	}
 	r.flush(s)
 	var gone bool
+	var key string
 	r.change(func() {
-		if gone = s.leaving; gone {
-			delete(r.sources, s.Key)
+		if gone, key = s.leaving, s.Key; gone {
+			r.changes++
+			delete(r.sources, key)
 		}
 	})
 	if gone && r.options.Forgotten != nil {
-		r.options.Forgotten(s.Key)
+		r.options.Forgotten(key)
 	}
 }

@@ -3,7 +3,7 @@
 package logtail
 
 import (
-	"cmp"
+	"errors"
 	"slices"
 	"time"
 
@@ -11,9 +11,13 @@ import (
 )
 
 const (
-	maxRotated = 16 // files of a source that are read beside the one at its path
-	maxDone    = 32 // files that are remembered to have been read
-	// deletedFor is how long a deleted file is kept open that nobody has written to, while there is no other at its path.
+	maxRotated = 256 // files of a source that are read beside the one at its path
+	maxDone    = 512 // files that are remembered to have been read
+	// knownFor is how long files of a checkpoint are left to those who had them. Then others go on with them.
+	knownFor = 10 * time.Second
+	maxLeft  = 4096 // files of which it is known up to where a source has read them that has let go of them
+	// deletedFor is how long a deleted file is kept open that nobody writes to, while there is no other at its path; less if
+	// Options.GoneAfter is.
 	deletedFor = 10 * time.Minute
 	// bornSlack is how much a file may be older than the clock says: the kernel stamps files by the tick.
 	bornSlack = int64(20 * time.Millisecond)
@@ -22,14 +26,22 @@ const (
 // source is what is known of a Source. Run's goroutine owns it; what Checkpoint, Follow and Forget see is written under
 // Follower.mu.
 type source struct {
-	Source            // Path and Root under mu
+	Source            // Path and Root under mu, Key under that and the gate
 	leaving bool      // under mu
 	joins   joins     // under mu, as the next four
 	files   []*file   // oldest first
 	cur     *file     // the one at the path when it was last seen there; in files
 	done    []fileID  // read and closed, so as not to be taken for new
+	oldDone int64     // when the youngest was born of those that were read and are remembered no more, ns
 	seenAt  int64     // wall time when cur was last seen at the path, ns
 	started bool      // had a file, in this life or before
+	here    bool      // there was a file at the path in the last look
+	goneAt  time.Time // since when there is none, or was told to be none
+	stirred int64     // when the directory was last changed by then, ns
+	stirAt  time.Time // when that is asked again at the earliest
+	told    bool      // was asked for again: there may have been a file at the path; under mu
+	lane    *lane
+	shared  bool      // the file at the path is another source's
 	place   place     // copy of Path and Root for the poll
 	due     time.Time // of the next poll
 	idle    int       // polls without news
@@ -38,10 +50,17 @@ type source struct {
 }
 
 func (s *source) remember(id fileID) {
-	if len(s.done) >= maxDone {
-		s.done = slices.Delete(s.done, 0, 1)
-	}
 	s.done = append(s.done, id)
+	if len(s.done) > maxDone {
+		oldest := 0
+		for i := range s.done {
+			if s.done[i].Born < s.done[oldest].Born {
+				oldest = i
+			}
+		}
+		s.oldDone = max(s.oldDone, s.done[oldest].Born)
+		s.done = slices.Delete(s.done, oldest, oldest+1)
+	}
 }
 
 // known says whether the file is being read, or was.
@@ -59,12 +78,17 @@ func (r *run) arrive(s *source) error {
 	if i := slices.IndexFunc(s.files, func(f *file) bool { return f.id.same(info.id) }); i >= 0 {
 		return r.comeBack(s, s.files[i], fd)
 	}
+	if r.isHeld(s, info.id) {
+		unix.Close(fd)
+		return errHeld
+	}
 	f := &file{id: info.id, fd: -1}
+	f.seen, f.position = r.firstLook(fd, info)
 	old := s.cur
 	var found []*file
 	switch {
 	case !s.started:
-		if err := r.start(s, &f.position, fd, info); err != nil {
+		if found, err = r.start(s, f, fd, info); err != nil {
 			unix.Close(fd)
 			return err
 		}
@@ -72,16 +96,62 @@ func (r *run) arrive(s *source) error {
 		f.position = old.position
 		r.drop(s, old)
 	default:
-		found = r.lookAround(s, old, info.id)
+		found = slices.DeleteFunc(r.lookAround(s, old, info.id), func(g *file) bool { return r.dropCopy(s, g, fd, info.id) })
 		r.dropClosed(s)
 		r.count(func(t *Stats) { t.Rotations++ })
 	}
 	r.change(func() {
+		r.changes++
 		s.files = append(append(s.files, found...), f)
-		s.cur, s.started = f, true
+		s.cur, s.started, s.shared = f, true, false
 	})
 	r.opened(s, f, fd)
 	return nil
+}
+
+// errHeld tells that the file is being read for another source: a hard link, a volume of several containers, or one that was
+// renamed and is found by its new name.
+var errHeld = errors.New("another source has the file")
+
+func (a fileID) inode() inode { return inode{a.Dev, a.Ino} }
+
+// isHeld tells whether another source has a file, and counts that once.
+func (r *run) isHeld(s *source, id fileID) (held bool) {
+	r.change(func() {
+		other := r.holder(s, id)
+		held = other != nil
+		if !held && !s.started {
+			held = r.known[id.inode()].id.same(id) && time.Since(r.restored) < knownFor
+		} else if held {
+			for _, f := range other.files {
+				f.wanted = f.wanted || f.id.same(id)
+			}
+		}
+		if held && !s.shared {
+			r.stats.Shared++
+		}
+		s.shared = held
+	})
+	return held
+}
+
+// isOthers tells whether another source has a file now.
+func (r *run) isOthers(s *source, id fileID) (held bool) {
+	r.change(func() { held = r.holder(s, id) != nil })
+	return held
+}
+
+// holder returns the other source that has a file, or nil. mu is held.
+func (w *Follower) holder(s *source, id fileID) *source {
+	if other := w.held[id.inode()]; other != nil && other != s && w.sources[other.Key] == other && other.has(id) {
+		return other
+	}
+	return nil
+}
+
+// has tells whether s reads a file. mu is held.
+func (s *source) has(id fileID) bool {
+	return slices.ContainsFunc(s.files, func(f *file) bool { return f.id.inode() == id.inode() && f.id.same(id) })
 }
 
 // comeBack makes a file current that was renamed and is at the path again, or that was closed.
@@ -99,16 +169,63 @@ func (r *run) comeBack(s *source, f *file, fd int) error {
 	return nil
 }
 
-// start puts the place where the source is to begin.
-func (r *run) start(s *source, p *position, fd int, info fileInfo) error {
+// start puts the place where the source is to begin, and finds what is to be read before.
+func (r *run) start(s *source, f *file, fd int, info fileInfo) (found []*file, err error) {
+	if r.startBehind(f, fd, info) {
+		return nil, nil
+	}
 	offset := info.size
 	if s.Start.kind == startAt {
+		if s.Start.since != 0 {
+			r.change(func() { s.seenAt = s.Start.since })
+			return slices.DeleteFunc(r.lookAround(s, nil, info.id), func(g *file) bool { return r.dropCopy(s, g, fd, info.id) }), nil
+		}
 		if s.Start.offset == 0 || s.Start.offset > info.size {
-			return nil
+			return nil, nil
 		}
 		offset = s.Start.offset
 	}
-	return p.seek(fd, offset, r.buf[:r.options.MaxLine])
+	if s.Format == DockerLocal {
+		return nil, f.seekFrame(fd, offset, r.buf, maxRecord(DockerLocal, r.options.MaxLine))
+	}
+	return nil, f.seek(fd, offset, r.buf[:r.options.MaxLine])
+}
+
+// startBehind puts the place where another source has left a file that it had, and tells whether there is such a place.
+func (r *run) startBehind(f *file, fd int, info fileInfo) bool {
+	var left leftFile
+	r.change(func() {
+		var ok bool
+		if left, ok = r.left[info.id.inode()]; !ok {
+			left = r.known[info.id.inode()]
+		}
+		delete(r.left, info.id.inode())
+	})
+	if !left.id.same(info.id) || info.size < left.Offset {
+		return false
+	}
+	if ok, err := matches(fd, &left.position, r.buf); !ok || err != nil {
+		return false
+	}
+	f.position = left.position
+	return true
+}
+
+// leftAt notes where a file was left that another source was refused. mu is held.
+func (w *Follower) leftAt(f *file) {
+	if _, saved := w.known[f.id.inode()]; !saved && !f.wanted {
+		return
+	}
+	if len(w.left) >= maxLeft {
+		clear(w.left)
+	}
+	w.left[f.id.inode()] = leftFile{f.id, f.position}
+}
+
+// leftFile is one that is read no more, and up to where it was.
+type leftFile struct {
+	id fileID
+	position
 }
 
 // replaces says whether a file that took the place of another goes on with what that held: written by an editor, or by an
@@ -124,94 +241,6 @@ func (r *run) replaces(fd int, info fileInfo, old *file) bool {
 	}
 	ok, err := matches(fd, &old.position, r.buf)
 	return ok && err == nil
-}
-
-// lookAround opens what rotation has made of the source's files since the path was last seen: those that are closed, found by
-// their inode, copies of old, and files that came and went meanwhile. It returns those that are not in s.files.
-func (r *run) lookAround(s *source, old *file, current fileID) []*file {
-	var found []*file
-	err := s.place.siblings(func(dir int, all []sibling) {
-		slices.SortFunc(all, func(a, b sibling) int { return cmp.Compare(a.modified, b.modified) })
-		for _, sib := range all {
-			taken := slices.ContainsFunc(found, func(f *file) bool { return f.id.same(sib.id) }) // a hard link
-			if taken || sib.id.same(current) || s.known(sib.id) {
-				continue
-			}
-			i := slices.IndexFunc(s.files, func(f *file) bool { return f.fd < 0 && f.id.same(sib.id) })
-			isNew := sib.rotated && sib.id.Born >= s.seenAt-bornSlack && s.seenAt > 0
-			isCopy := sib.rotated && old != nil && old.Offset >= minCopy && sib.size >= uint64(old.HeadLen)
-			if i < 0 && !isNew && !isCopy || len(found) >= maxRotated {
-				continue
-			}
-			fd, info, err := openSibling(dir, sib)
-			if err != nil {
-				continue
-			}
-			if i >= 0 {
-				r.reopen(s, s.files[i], fd)
-				continue
-			}
-			f := &file{id: info.id, fd: -1}
-			kind := other
-			if isCopy {
-				kind = r.compare(fd, info, old)
-			}
-			switch {
-			case kind == readBefore:
-				unix.Close(fd)
-				r.change(func() { s.remember(info.id) })
-			case kind == goesOn:
-				f.position = old.position
-				found = slices.Insert(found, 0, f)
-				r.opened(s, f, fd)
-			case isNew:
-				found = append(found, f)
-				r.opened(s, f, fd)
-			default:
-				unix.Close(fd)
-			}
-		}
-	})
-	if err != nil {
-		r.failed(s, err)
-	}
-	return found
-}
-
-// likeness is what a file has of another one that was read.
-type likeness int
-
-const (
-	other      likeness = iota
-	goesOn              // all that was read, and maybe more
-	readBefore          // nothing that was not read
-)
-
-// compare says whether a file is a copy of old. What has all that old had is read from old itself while that is open.
-func (r *run) compare(fd int, info fileInfo, old *file) likeness {
-	if info.size < old.Offset {
-		// Copied before the last lines were read.
-		if ok, err := matchesHead(fd, &old.position, r.buf); ok && err == nil && old.fd < 0 {
-			return readBefore
-		}
-		return other
-	}
-	if ok, err := matches(fd, &old.position, r.buf); !ok || err != nil {
-		return other
-	}
-	if old.fd >= 0 {
-		return readBefore
-	}
-	return goesOn
-}
-
-// reopen takes a descriptor of a file that was closed, if it still holds what was read.
-func (r *run) reopen(s *source, f *file, fd int) {
-	if ok, err := matches(fd, &f.position, r.buf); !ok || err != nil {
-		unix.Close(fd)
-		return
-	}
-	r.opened(s, f, fd)
 }
 
 // dropClosed drops files that were not found again.
@@ -230,7 +259,11 @@ func (r *run) dropClosed(s *source) {
 func (r *run) drop(s *source, f *file) {
 	r.close(f)
 	r.change(func() {
+		r.changes++
 		s.files = slices.DeleteFunc(s.files, func(o *file) bool { return o == f })
+		if r.held[f.id.inode()] == s {
+			delete(r.held, f.id.inode())
+		}
 		if s.cur == f {
 			s.cur = nil
 		}
@@ -240,20 +273,29 @@ func (r *run) drop(s *source, f *file) {
 // truncated begins a file anew, after the rest of what was in it has been found in a copy, if there is one.
 func (r *run) truncated(s *source, f *file) {
 	old := &file{id: f.id, fd: -1, position: f.position, seen: f.seen}
+	seen, p := r.firstLook(f.fd, f.seen)
 	found := r.lookAround(s, old, f.id)
+	found = slices.DeleteFunc(found, func(g *file) bool { return r.dropCopy(s, g, f.fd, f.id) })
 	if len(found) == 0 {
 		r.flush(s)
 	}
+	r.beginAnew(f, seen, p)
 	r.change(func() {
-		f.position = position{}
 		if i := slices.Index(s.files, f); i >= 0 {
 			s.files = slices.Insert(s.files, i, found...)
 		}
 	})
 	f.read, f.skipZero = false, true
+	copied := len(found) > 0 || slices.ContainsFunc(s.files, func(g *file) bool { // was found as a new file
+		if g == f || g.fd < 0 || old.HeadLen < minCopy {
+			return false
+		}
+		ok, err := matchesHead(g.fd, &old.position, r.buf)
+		return ok && err == nil
+	})
 	r.count(func(t *Stats) {
 		t.Truncations++
-		if len(found) == 0 && old.seen.size > old.Offset {
+		if !copied && old.seen.size > old.Offset {
 			t.Lost.Truncated += old.seen.size - old.Offset
 		}
 	})

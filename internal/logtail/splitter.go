@@ -60,6 +60,9 @@ func maxRecord(f Format, maxLine int) int {
 // split takes records from data until the batch is full, and returns how many bytes it took. With skip they begin with
 // the end of a record that was cut; skipping says that they end in one.
 func (s *splitter) split(data []byte, format Format, j *joins, skip bool) (n int, skipping bool) {
+	if format == DockerLocal {
+		return s.splitFrames(data, j, skip)
+	}
 	for len(s.lines) < maxBatch {
 		i := bytes.IndexByte(data[n:], '\n')
 		if i < 0 {
@@ -89,9 +92,12 @@ func (s *splitter) record(b []byte, format Format, j *joins) {
 	}
 	var r record
 	var ok bool
-	if format == DockerJSON {
+	switch format {
+	case DockerJSON:
 		r, s.scratch, ok = parseDocker(b, s.scratch)
-	} else {
+	case DockerLocal:
+		r, ok = parseDockerLocal(b)
+	default:
 		r, ok = parseCRI(b)
 	}
 	if !ok {
