@@ -38,6 +38,8 @@ func TestMain(m *testing.M) {
 		runChild(os.Stdin, os.Stdout)
 	case "task":
 		runTaskChild(os.Args[1:])
+	case "files":
+		runFileChild(os.Args[1:], os.Stdin, os.Stdout)
 	case "features":
 		printFeatures(os.Stdout)
 	}
@@ -304,7 +306,7 @@ func edgesOf(t *testing.T, tr *Tracer, c cgroup) map[netip.AddrPort]Edge {
 }
 
 func printFeatures(w io.Writer) {
-	tr := Open(Options{Network: true, DiskIO: true, CgroupRoot: os.Getenv(cgroupRootEnv)})
+	tr := Open(Options{Network: true, DiskIO: true, FileWrites: true, CgroupRoot: os.Getenv(cgroupRootEnv)})
 	for _, f := range tr.Features() {
 		fmt.Fprintln(w, f.Name, f.Err)
 	}

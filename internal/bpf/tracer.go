@@ -23,6 +23,7 @@ const (
 	FeatureCgroupEvents = "cgroup_events" // CgroupEvents
 	FeatureTasks        = "tasks"         // ReadUsages and ProcessExits
 	FeatureDiskIO       = "disk_io"       // ReadDiskIO; listed only where Options ask for it
+	FeatureFileWrites   = "file_writes"   // FileWrites; listed only where Options ask for it
 	FeatureNetwork      = "network"       // Read
 	FeatureNetworkLive  = "network_live"  // Read has the bytes of connections that are still open
 	// FeatureNetworkAdopt is Adopt: connections that are older than the Tracer.
@@ -49,6 +50,8 @@ type Options struct {
 	DiskIO bool
 	// MaxDiskIOs is the capacity of the table of cgroups and disks; 0 keeps the default of the program.
 	MaxDiskIOs uint32
+	// FileWrites tells which files are written to.
+	FileWrites bool
 	// Network counts TCP connections.
 	Network bool
 	// MaxEdges is the capacity of the table of edges; 0 keeps the default of the program.
@@ -69,6 +72,7 @@ type Tracer struct {
 	cgroups *cgroupTracer // nil without FeatureCgroupEvents
 	tasks   *taskTracer   // nil without FeatureTasks
 	io      *ioTracer     // nil without FeatureDiskIO
+	files   *fileTracer   // nil without FeatureFileWrites
 	tcp     *tcpTracer    // nil without FeatureNetwork
 }
 
@@ -95,6 +99,9 @@ type Stats struct {
 	DiskIOUnaccountedBytes uint64 // their bytes
 	DiskIOMissed           uint64 // operations of anybody that the kernel did not run our programs for
 
+	FileWritesLost    uint64 // FileWrites that did not fit in the ring buffer
+	FileWritesSkipped uint64 // those that were not told because there were too many at a time
+
 	Edges    int // entries in the table of edges at the last Read
 	EdgesMax int // its capacity
 
@@ -120,6 +127,10 @@ func Open(o Options) *Tracer {
 	if o.DiskIO {
 		t.io, err = openIO(o)
 		t.add(FeatureDiskIO, err)
+	}
+	if o.FileWrites {
+		t.files, err = openFiles(o)
+		t.add(FeatureFileWrites, err)
 	}
 	if !o.Network {
 		return t
@@ -163,13 +174,16 @@ func (t *Tracer) Stats() Stats {
 	if t.io != nil {
 		t.io.stats(&s)
 	}
+	if t.files != nil {
+		t.files.stats(&s)
+	}
 	if t.tcp != nil {
 		t.tcp.stats(&s)
 	}
 	return s
 }
 
-// Close detaches and frees the programs and ends CgroupEvents.
+// Close detaches and frees the programs and ends CgroupEvents, ProcessExits and FileWrites.
 func (t *Tracer) Close() error {
 	var errs []error
 	if t.cgroups != nil {
@@ -180,6 +194,9 @@ func (t *Tracer) Close() error {
 	}
 	if t.io != nil {
 		errs = append(errs, t.io.close())
+	}
+	if t.files != nil {
+		errs = append(errs, t.files.close())
 	}
 	if t.tcp != nil {
 		errs = append(errs, t.tcp.close())

@@ -71,6 +71,7 @@ func TestOpenWithoutPrivileges(t *testing.T) {
 		FeatureCgroupEvents: "not permitted: needs root, or CAP_BPF and CAP_PERFMON",
 		FeatureTasks:        "not permitted: needs root, or CAP_BPF and CAP_PERFMON",
 		FeatureDiskIO:       "not permitted: needs root, or CAP_BPF and CAP_PERFMON",
+		FeatureFileWrites:   "not permitted: needs root, or CAP_BPF and CAP_PERFMON",
 		FeatureNetwork:      "not permitted: needs root, or CAP_BPF and CAP_PERFMON",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -88,7 +89,7 @@ func TestOpenWithTwoCapabilities(t *testing.T) {
 		AmbientCaps: []uintptr{unix.CAP_BPF, unix.CAP_PERFMON},
 	})
 	want := map[string]string{
-		FeatureCgroupEvents: "<nil>", FeatureTasks: "<nil>", FeatureDiskIO: "<nil>", FeatureNetwork: "<nil>", FeatureNetworkLive: "<nil>", FeatureNetworkAdopt: "<nil>",
+		FeatureCgroupEvents: "<nil>", FeatureTasks: "<nil>", FeatureDiskIO: "<nil>", FeatureFileWrites: "<nil>", FeatureNetwork: "<nil>", FeatureNetworkLive: "<nil>", FeatureNetworkAdopt: "<nil>",
 		FeatureNetworkRefusals: "not permitted: needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
 		FeatureNetworkResets:   "<nil>", FeatureNetworkNAT: "<nil>",
 	}
