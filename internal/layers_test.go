@@ -29,11 +29,14 @@ var mayImport = map[string][]string{
 	// Made lines for the tests of that one.
 	"internal/logpatterns/internal/corpus": {},
 	"internal/logpatterns":                 {"internal/logpatterns/internal/corpus"}, // its tests alone
+	"internal/logfiles":                    {},
 	"internal/logtail":                     {},
+	"internal/logs":                        {"internal/journal", "internal/logpatterns", "internal/logtail"},
 	"internal/procfs":                      {},
 	"internal/runtimes":                    {"internal/cgroups"},
 	"internal/inventory": {
-		"internal/apptype", "internal/bpf", "internal/cgroups", "internal/delayacct", "internal/logpatterns", "internal/logtail",
+		"internal/apptype", "internal/bpf", "internal/cgroups", "internal/delayacct", "internal/logfiles", "internal/logpatterns",
+		"internal/logs", "internal/logtail",
 		"internal/mounts", "internal/netns", "internal/procfs", "internal/runtimes",
 	},
 	"receiver/ebpfcontainerreceiver": {
