@@ -268,25 +268,20 @@ func TestRuntimesOutliveContainerd(t *testing.T) {
 	followed := make(chan error, 1)
 	go func() { followed <- runtimes["CRI"].Follow(t.Context(), nil) }()
 
-	hung := daemon.daemon.Process
-	if err := hung.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	signalTo(t, daemon.daemon.Process, syscall.SIGSTOP)
 	for name, r := range runtimes {
 		start := time.Now()
 		if _, err := r.Inspect(t.Context(), ref); err == nil || errors.Is(err, ErrNotFound) {
 			t.Errorf("%s, daemon hangs: got %v, want an error", name, err)
 		}
-		if took := time.Since(start); took < Deadline/2 || took > Deadline+500*time.Millisecond {
+		if took := time.Since(start); took < Deadline/2 || took > 2*Deadline {
 			t.Errorf("%s, daemon hangs: took %s, want %s", name, took, Deadline)
 		}
 	}
 	if _, err := newCRI(t.Context(), daemon.socket); err == nil {
 		t.Error("connected to a daemon that hangs")
 	}
-	if err := hung.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	signalTo(t, daemon.daemon.Process, syscall.SIGCONT)
 	for name, r := range runtimes {
 		if diff := cmp.Diff(before[name], inspect(t, r, ref)); diff != "" {
 			t.Errorf("%s after it hung (-before +after)\n%s", name, diff)

@@ -153,14 +153,20 @@ func (d *testDaemon) waitReady(t *testing.T) {
 
 func (d *testDaemon) signal(t *testing.T, signal syscall.Signal) {
 	t.Helper()
-	if err := d.process.Process.Signal(signal); err != nil {
+	signalTo(t, d.process.Process, signal)
+}
+
+// signalTo returns when a process that is stopped has: until then its other threads may still answer.
+func signalTo(t *testing.T, p *os.Process, signal syscall.Signal) {
+	t.Helper()
+	if err := p.Signal(signal); err != nil {
 		t.Error(err)
 	}
 	if signal != syscall.SIGSTOP {
 		return
 	}
 	waitUntil(t, 5*time.Second, "all threads have stopped", func() error {
-		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", d.process.Process.Pid))
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.Pid))
 		if err != nil || len(files) == 0 {
 			return fmt.Errorf("no threads: %w", err)
 		}

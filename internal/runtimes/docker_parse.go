@@ -5,6 +5,7 @@ package runtimes
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,7 +19,10 @@ type dockerContainer struct {
 	Image   string // its id; Podman: without sha256:
 	LogPath string // Docker only
 	IsInfra bool   // Podman only: holds the namespaces of one of its pods
-	Config  struct {
+
+	HostnamePath string // a file of its own on the host
+
+	Config struct {
 		Image  string
 		Env    []string
 		Labels map[string]string
@@ -71,6 +75,9 @@ func (c *dockerContainer) info() Info {
 	if info.LogPath == "" {
 		info.LogPath = c.HostConfig.LogConfig.Path
 	}
+	if info.LogPath == "" {
+		info.LogPath = c.localLogPath()
+	}
 	for _, m := range c.Mounts {
 		mount := Mount{Source: m.Source, Destination: m.Destination}
 		if m.Type == "volume" {
@@ -89,6 +96,22 @@ func (c *dockerContainer) info() Info {
 	}
 	info.setPod()
 	return info
+}
+
+// localLogPath is where the local driver writes, or keeps what other drivers of Docker send elsewhere since 20.10. Docker does not
+// tell, but it is beside the container's other files; they may be those of the container whose network it has.
+func (c *dockerContainer) localLogPath() string {
+	name := "container-cached.log"
+	switch c.HostConfig.LogConfig.Type {
+	case "", "none", "json-file", "journald", "k8s-file", "passthrough":
+		return ""
+	case "local":
+		name = "local-logs/container.log"
+	}
+	if c.HostnamePath == "" {
+		return ""
+	}
+	return filepath.Join(filepath.Dir(filepath.Dir(c.HostnamePath)), c.ID, name)
 }
 
 func put(m *map[string]string, name, value string) {

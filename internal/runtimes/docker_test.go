@@ -80,6 +80,29 @@ func readTestdata(t testing.TB, name string) []byte {
 	return b
 }
 
+// Where drivers write of whose files Docker does not tell.
+func TestDockerLogPath(t *testing.T) {
+	body := string(readTestdata(t, "docker-20.10.json"))
+	c, err := parseDockerContainer([]byte(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := "/var/lib/docker/containers/" + c.ID
+	for _, tt := range []struct{ driver, hostname, want string }{
+		{"local", dir + "/hostname", dir + "/local-logs/container.log"},
+		{"local", "/var/lib/docker/containers/another/hostname", dir + "/local-logs/container.log"},
+		{"local", "", ""},
+		{"fluentd", dir + "/hostname", dir + "/container-cached.log"},
+		{"journald", dir + "/hostname", ""},
+		{"none", dir + "/hostname", ""},
+	} {
+		c.LogPath, c.HostConfig.LogConfig.Type, c.HostnamePath = "", tt.driver, tt.hostname
+		if got := c.info(); got.LogPath != tt.want || got.LogDriver != tt.driver {
+			t.Errorf("%s, %q: got %q", tt.driver, tt.hostname, got.LogPath)
+		}
+	}
+}
+
 func TestDockerReadsWhatDaemonsTell(t *testing.T) {
 	const (
 		dockerID = "6a7c28f8b12071712c66c9fdededb9090dee2ed14ba0366a0f069220e1955321"
