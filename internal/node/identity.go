@@ -3,7 +3,8 @@
 // Package node reads facts of the host itself, as opposed to those of its containers.
 //
 // It reads files below a root path, so that it can run in a container that sees the host's file system elsewhere. A fact
-// that cannot be read is absent; nothing is made up in its place.
+// that cannot be read is absent; nothing is made up in its place. ReadIdentity reads what stays the same, a Reader what
+// changes: CPUs, memory, disks and their health, interfaces, sockets, pressure.
 package node
 
 import (
@@ -58,12 +59,15 @@ func ReadIdentity(root string) (Identity, error) {
 }
 
 // hostName prefers the kernel's name. /proc/sys/kernel/hostname shows that of the reader's own UTS namespace, wherever
-// /proc is mounted, so that in a container the host's /etc/hostname is the better source.
+// /proc is mounted, so that in a container PID 1 has to be asked; the host's /etc/hostname is the next best source.
 func hostName(root string) string {
 	link, _ := os.Readlink(filepath.Join(root, "proc/self/ns/uts"))
 	name := readLine(root, "proc/sys/kernel/hostname")
 	if link == initialUTS && name != "" {
 		return name
+	}
+	if host, err := hostNameOfInit(root); err == nil && host != "" && host != "(none)" {
+		return host
 	}
 	if static := readLine(root, "etc/hostname"); static != "" && filepath.Clean(root) != "/" {
 		return static
