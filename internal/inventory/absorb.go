@@ -57,6 +57,7 @@ func (inv *Inventory) handOver(c, to *container, now time.Time) {
 	}
 	to.former = append(to.former, c.former...)
 	to.tasks.add(&c.tasks)
+	inv.handOverLogs(c, to)
 	to.addIO(c.io)
 	to.endedTypes = append(to.endedTypes, c.endedTypes...)
 	for _, d := range inv.dirs {
@@ -129,6 +130,7 @@ func (n *network) absorb(o *network, limits NetworkOptions) {
 	}
 	absorbMissing(&n.queues, o.queues, 0)
 	absorbMissing(&n.latencies, o.latencies, 0)
+	n.absorbZones(o)
 	n.resetsSent += o.resetsSent
 	n.resetsReceived += o.resetsReceived
 	n.connected = n.connected || o.connected
@@ -152,6 +154,7 @@ func absorbEdges[K comparable](to *map[K]*edge, from map[K]*edge, other K, limit
 		}
 		have.past.addTotals(&e.past)
 		have.sum.addTotals(&e.sum)
+		have.zoned.Sent, have.zoned.Received = have.zoned.Sent+e.zoned.Sent, have.zoned.Received+e.zoned.Received
 		have.touch(e.touched)
 		if have.unrouted == nil {
 			have.unrouted = e.unrouted

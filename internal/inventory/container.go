@@ -50,6 +50,7 @@ type container struct {
 	tasks      taskTotals
 	io         map[diskNumber]*cgroups.Device // as the kernel program has counted it
 	disks      diskState
+	logs       logState
 	types      []string // of application, as last seen
 	endedTypes []endedType
 

@@ -28,6 +28,8 @@ type Event struct {
 	Life          time.Duration // of the process
 	MaxRSS        uint64        // bytes, the most that it had
 	MemoryLimit   Opt[uint64]   // bytes, of the container
+
+	Message *LogMessage // of EventLog; what is above but for the container is not set then. Shared, not to be changed
 }
 
 // EventKind is what happened.
@@ -37,6 +39,7 @@ type EventKind uint8
 const (
 	EventExit    EventKind = iota // the main process has ended
 	EventOOMKill                  // the OOM killer has killed a process; if it was the main one EventExit follows
+	EventLog                      // a message was logged that Options.Logs asks for
 )
 
 const (
@@ -53,12 +56,17 @@ type strangeExit struct {
 	at   time.Time
 }
 
-// FollowEvents calls fn for each event, in order, until ctx ends. Events from before are not given. There can be one
-// follower at a time; what it is too slow for is in Status.EventsDropped.
+// FollowEvents calls fn for each event, in order, until ctx ends. Events from before are not given, but for the messages of logs,
+// which wait for the first follower. There can be one follower at a time; what it is too slow for is in Status.EventsDropped.
 func (inv *Inventory) FollowEvents(ctx context.Context, fn func(Event)) {
 	queue := make(chan Event, maxEvents)
 	inv.mu.Lock()
-	inv.events = queue
+	inv.events, inv.eventsEnd = queue, ctx.Done()
+	select {
+	case <-inv.followed:
+	default:
+		close(inv.followed)
+	}
 	inv.mu.Unlock()
 	defer func() {
 		inv.mu.Lock()
@@ -69,10 +77,18 @@ func (inv *Inventory) FollowEvents(ctx context.Context, fn func(Event)) {
 	}()
 	for {
 		select {
-		case <-ctx.Done():
-			return
 		case e := <-queue:
 			fn(e)
+			continue
+		case <-ctx.Done():
+		}
+		for { // what was told before
+			select {
+			case e := <-queue:
+				fn(e)
+			default:
+				return
+			}
 		}
 	}
 }

@@ -21,6 +21,7 @@ type network struct {
 	listeners map[listenKey]*listener
 	queues    map[netip.AddrPort]*queue
 	latencies map[netip.Addr]*latency
+	zones     map[string]*ZoneTraffic
 
 	// Totals of edges that have ended live on in those that are not given by address.
 	resetsSent, resetsReceived uint64
@@ -68,7 +69,8 @@ func (l *lifetime) give() Lifetime { return Lifetime{Start: l.start, Ended: !l.e
 type edge struct {
 	lifetime
 	past     totals
-	sum      totals // past and the kernel's, as of the last pass
+	sum      totals      // past and the kernel's, as of the last pass
+	zoned    ZoneTraffic // what of sum is in network.zones, or of no zone
 	unrouted *ConnectError
 }
 
@@ -146,6 +148,11 @@ func (inv *Inventory) pass(ctx context.Context, sample bool, visit func(*bpf.Edg
 	}
 	if sample {
 		inv.passLatencies(now)
+	}
+	if inv.zones.any() {
+		for _, c := range inv.containers {
+			c.network.sumZones(inv.zones)
+		}
 	}
 	unrouted := inv.unroutedEdges()
 	inv.mu.Unlock()

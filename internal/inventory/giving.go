@@ -15,17 +15,19 @@ import (
 // giveNetwork fills in the traffic of c as the last pass left it. edgesMu is held.
 func (inv *Inventory) giveNetwork(to *Container, c *container, now time.Time) {
 	n := &c.network
-	to.Edges, to.Destinations = n.giveEdges()
+	to.Edges, to.Destinations = n.giveEdges(inv.zones)
+	to.Zones = n.giveZones()
 	to.Inbound = n.giveInbound()
 	to.Listeners, to.Queues = n.giveListeners(to.Phase)
 	to.Latencies = n.giveLatencies(to.Phase, now)
 	to.ResetsSent, to.ResetsReceived = n.giveResets()
 }
 
-func (n *network) giveEdges() ([]Edge, []Destination) {
+func (n *network) giveEdges(z *zones) ([]Edge, []Destination) {
 	if len(n.edges) == 0 {
 		return nil, nil
 	}
+	known := z.any()
 	list := make([]Edge, 0, len(n.edges))
 	destinations := make([]Destination, 0, len(n.edges))
 	for key, e := range n.edges {
@@ -34,9 +36,14 @@ func (n *network) giveEdges() ([]Edge, []Destination) {
 		if key.actual != key.destination {
 			actual = labelOf(key.actual)
 		}
+		var zone string
+		if known && !isSummedUp(key.actual) {
+			zone = z.of(key.actual.Addr())
+		}
 		list = append(list, Edge{
 			Destination:   label,
 			Actual:        actual,
+			Zone:          zone,
 			Lifetime:      e.give(),
 			Connects:      e.sum.connects,
 			ConnectTime:   e.sum.connectTime,

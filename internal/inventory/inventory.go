@@ -26,6 +26,8 @@ import (
 	"github.com/ebpfcontainer/ebpfcontainer/internal/apptype"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/bpf"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/logfiles"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/logs"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/mounts"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/runtimes"
 )
@@ -46,6 +48,7 @@ type Options struct {
 	NameIsIdentity bool
 	Runtimes       RuntimesOptions
 	Disks          DisksOptions
+	Logs           LogsOptions
 
 	// Keep is how long the last totals of a container that is gone are given, and after that again how long it is
 	// given as Ended. At least one collection must fit in.
@@ -86,6 +89,7 @@ type NetworkOptions struct {
 	// EphemeralPorts are no destinations of their own, unless something on this host was seen listening on them, and no
 	// listeners. Unset means the host's net.ipv4.ip_local_port_range.
 	EphemeralPorts PortRange
+	Zones          ZonesOptions
 	// IdleTimeout ends what has had neither an open connection nor a change for so long; 0 means never.
 	IdleTimeout time.Duration
 }
@@ -125,6 +129,7 @@ type kernel interface {
 	Taskstats(onLost func(uint64)) (taskSource, error)
 	Read(bpf.Pass) error
 	Listened(*bpf.ListenedPorts) error
+	FileWrites(fn func(bpf.FileWrite)) error
 	Take(*bpf.Edge) error
 	TakeListener(*bpf.Listener) error
 	AddTranslation(source, destination, actual netip.AddrPort) error
@@ -144,6 +149,10 @@ type Inventory struct {
 
 	directory directory      // nil where no runtime is to be asked
 	mounts    *mounts.Reader // nil where file systems are not to be given
+	logs      *logs.Logs     // nil where logs are not to be followed
+	zones     *zones
+	logFiles  *logfiles.Finder // nil where no files are to be
+	logsSince time.Time        // files that are younger are read from their beginning
 	now       func() time.Time
 
 	features   []Feature  // our own
@@ -159,21 +168,28 @@ type Inventory struct {
 	programs   programs
 	rewalk     chan struct{} // asks for a walk soon
 	born       chan struct{} // tells of a new life
+	logNews    chan struct{} // tells of logs to follow
 
-	mu           sync.Mutex // guards what follows; never held while a file is read
-	hasEvents    bool       // the kernel tells of cgroups
-	watching     bool       // the first walk is done
-	eventPathsOK [2]bool    // by hierarchy: paths of events begin at the directory that is mounted
-	seq          uint64     // grows with each change of dirs
-	dirs         map[cgroups.ID]*dir
-	places       map[place]*container       // of the containers' own directories that exist
-	containers   map[string]*container      // by key
-	asked        map[cgroups.Ref]*container // those that the runtimes were asked for
-	over         []*life                    // to be closed by maintain
-	status       Status                     // the counters
-	events       chan Event                 // nil while nobody follows
-	strangeExits []strangeExit
-	delaysTold   [bpf.NumDelays]bool
+	mu            sync.Mutex // guards what follows; never held while a file is read
+	hasEvents     bool       // the kernel tells of cgroups
+	watching      bool       // the first walk is done
+	eventPathsOK  [2]bool    // by hierarchy: paths of events begin at the directory that is mounted
+	seq           uint64     // grows with each change of dirs
+	dirs          map[cgroups.ID]*dir
+	places        map[place]*container       // of the containers' own directories that exist
+	containers    map[string]*container      // by key
+	asked         map[cgroups.Ref]*container // those that the runtimes were asked for
+	over          []*life                    // to be closed by maintain
+	status        Status                     // the counters
+	eventsEnd     <-chan struct{}            // closed when nobody follows any more
+	events        chan Event                 // nil while nobody follows
+	followed      chan struct{}              // closed when somebody follows for the first time
+	strangeExits  []strangeExit
+	strangeWrites []strangeWrite
+	logOwners     map[*logs.Owner]*container
+	logsOver      []*logs.Owner // to be closed by passLogs
+	logsGone      []goneLog     // to be let go of by passLogs
+	delaysTold    [bpf.NumDelays]bool
 
 	accountsDelays bool  // the kernel's accounting is on
 	accountingOff  error // why it is not
@@ -227,6 +243,12 @@ type Status struct {
 	DiskIOMax         int
 	DiskIOUnaccounted uint64 // operations that did not fit in it, or that the kernel did not run our programs for
 	MountsSkipped     uint64 // sizes of file systems not given because they did not answer in time
+	FileWritesLost    uint64 // first writes to files of which the kernel could not tell; what is held open is found all the same
+	LogFilesSkipped   uint64 // log files that are not followed because their container has too many
+	ZonesErrors       uint64 // times that the file of zones could not be read again
+	LogFilesUnseen    uint64 // looks at the files of a process that were not permitted
+
+	Logs LogStats
 
 	Runtimes []RuntimeStatus // those that are or were there, by name
 }
@@ -260,6 +282,7 @@ func Open(ctx context.Context, opts Options) (*Inventory, error) {
 		CgroupRoot:       fs.UnifiedDir(),
 		BPFFSRoot:        opts.BPFFSRoot,
 		DiskIO:           opts.Disks.Enabled && !fs.HasIOController(),
+		FileWrites:       opts.Logs.Enabled && len(opts.Logs.Roots) > 0,
 	})
 	return open(ctx, opts, fs, host{k, opts.ProcRoot}, openRuntimes, time.Now)
 }
@@ -283,6 +306,9 @@ func open(
 		now:        now,
 		rewalk:     make(chan struct{}, 1),
 		born:       make(chan struct{}, 1),
+		logNews:    make(chan struct{}, 1),
+		followed:   make(chan struct{}),
+		logOwners:  map[*logs.Owner]*container{},
 		legacyOnly: fs.Mode() == cgroups.ModeLegacy,
 		dirs:       map[cgroups.ID]*dir{},
 		places:     map[place]*container{},
@@ -320,6 +346,12 @@ func open(
 	inv.strange = map[[2]uint64]time.Time{}
 	inv.proxies = proxies{procRoot: opts.ProcRoot, known: map[int]*knownProcess{}}
 	inv.openMounts()
+	if inv.zones, err = openZones(opts.Network.Zones, inv.log, inv.now()); err != nil {
+		return nil, errors.Join(err, inv.Close())
+	}
+	if err := inv.openLogs(ctx); err != nil {
+		return nil, errors.Join(err, inv.Close())
+	}
 	if o := opts.Runtimes; o.Enabled {
 		inv.directory = openDirectory(runtimes.Options{Root: o.Root, Sockets: o.Sockets, Answer: inv.onAnswer, Logger: inv.log})
 	}
@@ -345,8 +377,14 @@ func open(
 	if inv.hasTasks {
 		inv.follower.Go(inv.followExits)
 	}
+	if inv.logFiles != nil {
+		inv.follower.Go(inv.followFileWrites)
+	}
 	inv.maintainer.Go(func() { inv.maintain(run) })
 	inv.awaitNames(ctx)
+	if inv.logs != nil {
+		inv.maintainer.Go(func() { inv.runLogs(run) })
+	}
 	if opts.Network.Enabled && opts.Latency.ICMP {
 		inv.maintainer.Go(func() { inv.sendEchoes(run) })
 	}
@@ -366,6 +404,9 @@ func (inv *Inventory) Close() error {
 	if inv.mounts != nil {
 		inv.mounts.Close()
 	}
+	if inv.logs != nil {
+		err = errors.Join(err, inv.logs.Close())
+	}
 	err = errors.Join(err, inv.kernel.Close())
 	inv.follower.Wait()
 	inv.closeOver()
@@ -373,6 +414,15 @@ func (inv *Inventory) Close() error {
 		c.current.close()
 	}
 	return err
+}
+
+// EndLogs ends the reading of logs. When it returns, what was read was told to those who follow events. Close does it too, but too
+// late for them.
+func (inv *Inventory) EndLogs() error {
+	if inv.logs == nil {
+		return nil
+	}
+	return inv.logs.Close()
 }
 
 // Status tells how well the inventory works. It is cheap.
@@ -408,6 +458,11 @@ func (inv *Inventory) Status() Status {
 	s.DiskIOLive, s.DiskIOMax, s.DiskIOUnaccounted = k.DiskIOs, k.DiskIOsMax, k.DiskIOUnaccounted+k.DiskIOMissed
 	if inv.mounts != nil {
 		s.MountsSkipped = inv.mounts.Stats().SlowSizes
+	}
+	s.ZonesErrors = inv.zones.errorCount()
+	s.FileWritesLost = k.FileWritesLost + k.FileWritesSkipped
+	if inv.logs != nil {
+		s.Logs = inv.logs.Stats()
 	}
 	s.Runtimes = inv.runtimeStatus()
 	return s

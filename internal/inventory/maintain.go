@@ -76,10 +76,12 @@ func (inv *Inventory) maintain(ctx context.Context) {
 		}
 		inv.closeOver()
 		inv.retryStrangeExits(now)
+		inv.retryStrangeWrites(now)
 		inv.lookAtPrograms(now)
 		if now.Sub(lastClean) >= cleanEvery {
 			lastClean = now
 			inv.checkDelayAccounting()
+			inv.zones.refresh(now)
 			inv.cleanTasks(now)
 			if err := inv.clean(ctx, now); err != nil && ctx.Err() == nil {
 				inv.log.Warn("kernel's edges not cleared", zap.Error(err))
@@ -270,6 +272,7 @@ func (inv *Inventory) dropContainers(now time.Time) {
 			c.dropped = true
 			delete(inv.containers, name)
 			inv.forget(c)
+			inv.endLogs(c)
 		}
 	}
 }

@@ -111,6 +111,7 @@ func (inv *Inventory) onAnswer(ref cgroups.Ref, told runtimes.Info, err error) {
 		return
 	}
 	c.pending = false
+	wake(inv.logNews)
 	if err != nil {
 		return // as its cgroup says, until there is more
 	}
@@ -143,6 +144,7 @@ func (inv *Inventory) disown(c *container) {
 		delete(inv.containers, c.key)
 	}
 	inv.over = append(inv.over, c.current)
+	inv.endLogs(c)
 }
 
 // adoptAgain has the walk find anew a container that is wanted now. mu is held.

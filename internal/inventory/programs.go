@@ -120,6 +120,7 @@ func (inv *Inventory) look(all []dueLook) {
 	for _, d := range all {
 		pids := inv.processesOf(d.places)
 		inv.lookAtMounts(d.life, pids)
+		inv.lookAtLogFiles(d.life, pids)
 		types, ok := inv.programs.typesOf(pids)
 		if !ok {
 			continue

@@ -48,6 +48,8 @@ type Container struct {
 	InfoLabels  InfoLabels   // of its Info
 	EndedLabels []InfoLabels // what they were a short while ago
 
+	Logs *LogCounts // nil where nothing was followed; shared, not to be changed
+
 	Disks []Disk // sorted by MountPoint, Device and Volume, no triple twice
 
 	Edges        []Edge        // sorted by Destination and Actual, no pair twice
@@ -56,6 +58,7 @@ type Container struct {
 	Listeners    []Listener    // sorted by ListenAddr and Proxy, no pair twice
 	Queues       []ListenQueue // sorted by ListenAddr, no ListenAddr twice
 	Latencies    []Latency     // sorted by DestinationIP, no DestinationIP twice
+	Zones        []ZoneTraffic // sorted by Zone, no Zone twice
 
 	ResetsSent, ResetsReceived Opt[uint64] // of established connections, in both directions; unset before the first one
 }
@@ -74,6 +77,7 @@ type Lifetime struct {
 type Edge struct {
 	Destination string // address:port as dialled, or OtherDestination, or PublicDestination
 	Actual      string // the same after NAT
+	Zone        string // of Actual, "" if not known
 	Lifetime
 
 	Connects      uint64        // handshakes completed
@@ -186,6 +190,7 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 	defer inv.edgesMu.Unlock()
 	_ = inv.pass(ctx, true, nil) // counted there
 	_ = inv.passTasks()          // likewise
+	logged := inv.logCounts()
 
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -210,6 +215,8 @@ func (inv *Inventory) Snapshot(ctx context.Context) (Snapshot, error) {
 
 			ApplicationTypes: c.types,
 			EndedTypes:       c.typesEndedSince(s.At.Add(-inv.opts.Keep)),
+
+			Logs: logged[c.logs.owner],
 
 			InfoLabels:  c.info.labels(),
 			EndedLabels: c.labelsEndedSince(s.At.Add(-inv.opts.Keep)),
