@@ -36,6 +36,9 @@ type container struct {
 	active      *float64           // in both directions
 	connectedTo map[string]float64 // destination -> connects
 	failedBy    map[string]float64 // error.type -> failed connects
+
+	logged       *float64 // messages
+	loggedErrors float64  // those of level error and critical
 }
 
 // parse reads the Prometheus text format.
@@ -83,6 +86,12 @@ func parse(page io.Reader, at time.Time) (sample, error) {
 		c.failedBy[labels["error_type"]] += v
 	})
 	each("container_net_tcp_inbound_connections_total", func(c *container, _ map[string]string, v float64) { c.accepted = sum(c.accepted, v) })
+	each("container_log_messages_total", func(c *container, labels map[string]string, v float64) {
+		c.logged = sum(c.logged, v)
+		if level := labels["level"]; level == "error" || level == "critical" {
+			c.loggedErrors += v
+		}
+	})
 	each("container_net_tcp_active_connections", func(c *container, _ map[string]string, v float64) { c.active = sum(c.active, v) })
 	each("container_net_tcp_inbound_active", func(c *container, _ map[string]string, v float64) { c.active = sum(c.active, v) })
 	return s, nil

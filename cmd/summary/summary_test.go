@@ -39,19 +39,19 @@ func TestTableOfBothIdentities(t *testing.T) {
 	}{
 		{"semconv.txt", `
 12:00:00  5 containers and services
-CONTAINER                    TYPE       CORES  CPU TIME  CPU DELAY  WORKING SET  RSS      RESTARTS  EXITS             CONNECTS  FAILED                    ACCEPTED  ACTIVE  MOST CONNECTS TO
-containerd/fedcba987654      -          -      40.0 s    -          -            -        -         -                 -         -                         -         -       -
-docker/shop                  nginx php  -      12.5 s    1.2 s      2.0 GiB      5.0 MiB  3         3 (2 oom killed)  1001      37 (30 host unreachable)  506       7       10.0.0.2:5432
-/web/front-7d-x/app          -          -      7.0 s     -          -            -        -         -                 -         -                         -         -       -
-/system.slice/nginx.service  -          -      1.0 s     -          -            -        -         -                 -         -                         -         -       -
-lxc/vm1                      -          -      0.5 s     -          -            -        -         -                 -         -                         -         -       -
+CONTAINER                    TYPE       CORES  CPU TIME  CPU DELAY  WORKING SET  RSS      RESTARTS  EXITS             CONNECTS  FAILED                    ACCEPTED  ACTIVE  LOGGED          MOST CONNECTS TO
+containerd/fedcba987654      -          -      40.0 s    -          -            -        -         -                 -         -                         -         -       -               -
+docker/shop                  nginx php  -      12.5 s    1.2 s      2.0 GiB      5.0 MiB  3         3 (2 oom killed)  1001      37 (30 host unreachable)  506       7       908 (8 errors)  10.0.0.2:5432
+/web/front-7d-x/app          -          -      7.0 s     -          -            -        -         -                 -         -                         -         -       -               -
+/system.slice/nginx.service  -          -      1.0 s     -          -            -        -         -                 -         -                         -         -       -               -
+lxc/vm1                      -          -      0.5 s     -          -            -        -         -                 -         -                         -         -       -               -
 
 `},
 		{"coroot.txt", `
 12:00:00  2 containers and services
-CONTAINER                    TYPE  CORES  CPU TIME  CPU DELAY  WORKING SET  RSS  RESTARTS  EXITS  CONNECTS  FAILED  ACCEPTED  ACTIVE  MOST CONNECTS TO
-/docker/shop                 -     -      12.5 s    -          -            -    -         -      1000      -       -         -       10.0.0.2:5432
-/system.slice/nginx.service  -     -      1.0 s     -          -            -    -         -      -         -       -         -       -
+CONTAINER                    TYPE  CORES  CPU TIME  CPU DELAY  WORKING SET  RSS  RESTARTS  EXITS  CONNECTS  FAILED  ACCEPTED  ACTIVE  LOGGED  MOST CONNECTS TO
+/docker/shop                 -     -      12.5 s    -          -            -    -         -      1000      -       -         -       -       10.0.0.2:5432
+/system.slice/nginx.service  -     -      1.0 s     -          -            -    -         -      -         -       -         -       -       -
 
 `},
 	} {
@@ -96,8 +96,8 @@ func TestCoresAreTheDifferenceOfTwoSamplesAndSortTheTable(t *testing.T) {
 	}
 	want := `
 12:00:10  2 containers and services
-CONTAINER                    TYPE  CORES  CPU TIME  CPU DELAY  WORKING SET  RSS  RESTARTS  EXITS  CONNECTS  FAILED  ACCEPTED  ACTIVE  MOST CONNECTS TO
-/system.slice/nginx.service  -     0.500  6.0 s     -          -            -    -         -      -         -       -         -       -
+CONTAINER                    TYPE  CORES  CPU TIME  CPU DELAY  WORKING SET  RSS  RESTARTS  EXITS  CONNECTS  FAILED  ACCEPTED  ACTIVE  LOGGED  MOST CONNECTS TO
+/system.slice/nginx.service  -     0.500  6.0 s     -          -            -    -         -      -         -       -         -       -       -
 and 1 more
 
 `

@@ -21,7 +21,7 @@ const (
 	kibi          = 1024
 	mebi          = kibi * kibi
 	gibi          = kibi * mebi
-	columnHeading = "CONTAINER\tTYPE\tCORES\tCPU TIME\tCPU DELAY\tWORKING SET\tRSS\tRESTARTS\tEXITS\tCONNECTS\tFAILED\tACCEPTED\tACTIVE\tMOST CONNECTS TO"
+	columnHeading = "CONTAINER\tTYPE\tCORES\tCPU TIME\tCPU DELAY\tWORKING SET\tRSS\tRESTARTS\tEXITS\tCONNECTS\tFAILED\tACCEPTED\tACTIVE\tLOGGED\tMOST CONNECTS TO"
 )
 
 // row is a container with the cores it used between two samples, nil when there is only one.
@@ -46,12 +46,12 @@ func printTable(out io.Writer, before, now sample, limit int) error {
 	tw := tabwriter.NewWriter(&buf, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, columnHeading)
 	for _, r := range sorted[:len(sorted)-left] {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shorten(r.name),
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", shorten(r.name),
 			cmp.Or(strings.Join(slices.Sorted(maps.Keys(r.types)), " "), noValue),
 			number(r.cores, "%.3f"), number(r.cpuSeconds, "%.1f s"), number(r.cpuDelay, "%.1f s"),
 			size(r.workingSet), size(r.rss), number(r.restarts, "%.0f"), withReason(r.exits, r.exitsBy),
 			number(r.connects, "%.0f"), withReason(r.failed, r.failedBy), number(r.accepted, "%.0f"), number(r.active, "%.0f"),
-			cmp.Or(top(r.connectedTo), noValue))
+			withErrors(r.logged, r.loggedErrors), cmp.Or(top(r.connectedTo), noValue))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
@@ -99,6 +99,14 @@ func withReason(n *float64, by map[string]float64) string {
 		return cell + " " + word
 	}
 	return fmt.Sprintf("%s (%.0f %s)", cell, by[reason], word)
+}
+
+// withErrors gives a number of messages, and how many of them are errors.
+func withErrors(n *float64, errors float64) string {
+	if errors == 0 {
+		return number(n, "%.0f")
+	}
+	return fmt.Sprintf("%s (%.0f errors)", number(n, "%.0f"), errors)
 }
 
 // top is the key with the highest count, the first by name among equals, "" if none is above zero.

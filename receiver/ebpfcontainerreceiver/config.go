@@ -8,13 +8,16 @@ import (
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/scraper/scraperhelper"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
 )
 
@@ -38,6 +41,7 @@ type Config struct {
 	Logs       LogsConfig       `mapstructure:"logs"`
 	Latency    LatencyConfig    `mapstructure:"latency"`
 	Delays     DelaysConfig     `mapstructure:"delays"`
+	Node       NodeConfig       `mapstructure:"node"`
 
 	// prevent unkeyed literal initialization
 	_ struct{}
@@ -101,30 +105,95 @@ type NetworkConfig struct {
 	EphemeralPortRange PortRangeConfig `mapstructure:"ephemeral_port_range"`
 	// IdleTimeout ends the series of destinations and listeners that were without a connection or change for so long.
 	IdleTimeout time.Duration `mapstructure:"idle_timeout"`
+	// Zones tell in which zone the peers of a network are, ZonesFile has more of them: a line for each, 10.1.0.0/16 eu-central-1a.
+	// It is read again when it changes.
+	Zones     []ZoneConfig `mapstructure:"zones"`
+	ZonesFile string       `mapstructure:"zones_file"`
+	// ZoneAttribute adds the attribute actual_destination_zone to the metrics that have actual_destination.
+	ZoneAttribute bool `mapstructure:"zone_attribute"`
 	// TrackPublic are the public networks whose addresses are given one by one; the rest is summed up in one.
 	TrackPublic []PrefixConfig `mapstructure:"track_public"`
 
 	_ struct{}
 }
 
-// CloudConfig says where the host runs. What is empty is not given.
-type CloudConfig struct {
-	Provider         string `mapstructure:"provider"`
-	Region           string `mapstructure:"region"`
-	AvailabilityZone string `mapstructure:"availability_zone"`
-	AccountID        string `mapstructure:"account_id"`
-	InstanceID       string `mapstructure:"instance_id"`
-	InstanceType     string `mapstructure:"instance_type"`
+// ZoneConfig is a network and the zone that it is in.
+type ZoneConfig struct {
+	CIDR string `mapstructure:"cidr"`
+	Zone string `mapstructure:"zone"`
 
 	_ struct{}
 }
 
-// LogsConfig is reserved: this version reads no logs of containers. Records of exits and OOM kills do not depend on it.
-type LogsConfig struct {
+// CloudConfig of the cloud that the host runs in. What is set wins over what the cloud tells; if all is, nothing is asked.
+type CloudConfig struct {
+	// Enabled asks the metadata service of the provider that the firmware tells, if there is one.
 	Enabled bool `mapstructure:"enabled"`
 
+	Provider          string `mapstructure:"provider"`
+	AccountID         string `mapstructure:"account_id"`
+	InstanceID        string `mapstructure:"instance_id"`
+	InstanceType      string `mapstructure:"instance_type"`
+	InstanceLifeCycle string `mapstructure:"instance_life_cycle"`
+	Region            string `mapstructure:"region"`
+	AvailabilityZone  string `mapstructure:"availability_zone"`
+
 	_ struct{}
 }
+
+// LogsConfig of what containers and services log. Records of exits and OOM kills do not depend on it.
+type LogsConfig struct {
+	Enabled bool `mapstructure:"enabled"`
+	// Roots are directories, as containers see them. What their processes write to below them are log files.
+	Roots []string `mapstructure:"roots"`
+	// Journal reads the journal of systemd, for services and for containers that log there.
+	Journal bool `mapstructure:"journal"`
+	// JournalDirs on the host have the files of the journal; empty means where systemd has them.
+	JournalDirs []string `mapstructure:"journal_dirs"`
+	// MaxPatternsPerContainer bounds the patterns of a container, MaxPatternsPerLevel those of each level. What is beyond is
+	// counted by its level alone.
+	MaxPatternsPerContainer int `mapstructure:"max_patterns_per_container"`
+	MaxPatternsPerLevel     int `mapstructure:"max_patterns_per_level"`
+	// CountOnlyLevels are counted without looking for patterns.
+	CountOnlyLevels []LevelName `mapstructure:"count_only_levels"`
+	// MaxMessagesPerSecond of a container are counted, the others are dropped and counted as such. 0 is no limit.
+	MaxMessagesPerSecond float64 `mapstructure:"max_messages_per_second"`
+	// NewPatterns gives a log record of each new pattern.
+	NewPatterns bool `mapstructure:"new_patterns"`
+	// Forward chooses the messages that are given as log records.
+	Forward ForwardMode `mapstructure:"forward"`
+	// Storage is the id of a storage extension, in which places and counts outlast the collector.
+	Storage *component.ID `mapstructure:"storage"`
+	// CheckpointInterval is how often they are saved.
+	CheckpointInterval time.Duration `mapstructure:"checkpoint_interval"`
+
+	_ struct{}
+}
+
+// LevelName is a level of messages: unknown, debug, info, warning, error or critical.
+type LevelName string
+
+// ForwardMode chooses the messages that are given as log records.
+type ForwardMode string
+
+const (
+	// ForwardNone gives none, beside those of new patterns.
+	ForwardNone ForwardMode = "none"
+	// ForwardErrors gives those of the levels error and critical.
+	ForwardErrors ForwardMode = "errors"
+	// ForwardAll gives all.
+	ForwardAll ForwardMode = "all"
+)
+
+// levelNames are those of inventory.LogLevel, in its order.
+var levelNames = [...]LevelName{"unknown", "debug", "info", "warning", "error", "critical"}
+
+const (
+	// maxPatternsLimit keeps one container below some 30 MB.
+	maxPatternsLimit = 1 << 14
+	// minCheckpoint keeps saving from being all that is done.
+	minCheckpoint = 100 * time.Millisecond
+)
 
 // LatencyConfig of the round-trip times to destinations.
 type LatencyConfig struct {
@@ -152,7 +221,7 @@ const (
 	IdentityCoroot IdentityMode = "coroot"
 )
 
-// PatternConfig is a regular expression on the path form of a container.
+// PatternConfig is a regular expression, such as one on the path form of a container.
 type PatternConfig string
 
 // PrefixConfig is a network in CIDR form.
@@ -188,7 +257,18 @@ func createDefaultConfig() component.Config {
 		Identity:             IdentitySemconv,
 		Containers:           ContainersConfig{SkipSystemUnits: true},
 		Runtimes:             RuntimesConfig{Enabled: true},
+		Cloud:                CloudConfig{Enabled: true},
 		Disks:                DisksConfig{Enabled: true},
+		Logs: LogsConfig{
+			Enabled:                 true,
+			Roots:                   []string{"/var/log"},
+			Journal:                 true,
+			MaxPatternsPerContainer: 512,
+			MaxPatternsPerLevel:     256,
+			NewPatterns:             true,
+			Forward:                 ForwardNone,
+			CheckpointInterval:      5 * time.Second,
+		},
 		Network: NetworkConfig{
 			Enabled:                     true,
 			MaxEdges:                    32768,
@@ -197,6 +277,7 @@ func createDefaultConfig() component.Config {
 			IdleTimeout:                 10 * time.Minute,
 			TrackPublic:                 []PrefixConfig{"0.0.0.0/0", "::/0"},
 		},
+		Node: defaultNodeConfig(),
 	}
 }
 
@@ -276,18 +357,93 @@ func (c *NetworkConfig) Validate() error {
 		errs = append(errs, fmt.Errorf("max_listeners_per_container: %d is not between 1 and %d",
 			c.MaxListenersPerContainer, maxListenersLimit))
 	}
+	if c.ZonesFile != "" && !filepath.IsAbs(c.ZonesFile) {
+		errs = append(errs, fmt.Errorf("zones_file: %q is not an absolute path", c.ZonesFile))
+	}
 	if c.IdleTimeout < minIdleTimeout {
 		errs = append(errs, fmt.Errorf("idle_timeout: %v is less than %v", c.IdleTimeout, minIdleTimeout))
 	}
 	return oneLine(errs)
 }
 
-// Validate refuses what does not exist yet, so that nobody waits for it.
-func (c *LogsConfig) Validate() error {
-	if c.Enabled {
-		return errors.New("enabled: this version does not read the logs of containers yet")
+// Validate refuses what is not a network, and what is no label.
+func (c *ZoneConfig) Validate() error {
+	if _, err := PrefixConfig(c.CIDR).parse(); err != nil {
+		return fmt.Errorf("cidr: %w", err)
+	}
+	if c.Zone == "" || len(c.Zone) > maxLabel || !utf8.ValidString(c.Zone) {
+		return fmt.Errorf("zone: %q is empty, longer than %d bytes or not UTF-8", c.Zone, maxLabel)
 	}
 	return nil
+}
+
+// maxLabel is how long a text may be that becomes a label.
+const maxLabel = 128
+
+// Validate refuses what cannot be a label.
+func (c *CloudConfig) Validate() error {
+	if err := c.instance().Validate(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// instance is what the user says of it.
+func (c *CloudConfig) instance() cloudmeta.Instance {
+	i := cloudmeta.Instance{
+		AccountID: c.AccountID, InstanceID: c.InstanceID, InstanceType: c.InstanceType, LifeCycle: c.InstanceLifeCycle,
+		Region: c.Region, AvailabilityZone: c.AvailabilityZone,
+	}
+	if c.Provider != "" {
+		i.Provider, _ = cloudmeta.ParseProvider(c.Provider)
+	}
+	return i
+}
+
+// Validate refuses paths that could not be found, and limits that hold nothing.
+func (c *LogsConfig) Validate() error {
+	var errs []error
+	for _, dir := range c.Roots {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) == "/" {
+			errs = append(errs, fmt.Errorf("roots: %q is not an absolute path of a directory of logs", dir))
+		}
+	}
+	for _, dir := range c.JournalDirs {
+		if !filepath.IsAbs(dir) {
+			errs = append(errs, fmt.Errorf("journal_dirs: %q is not an absolute path", dir))
+		}
+	}
+	if c.MaxPatternsPerContainer < 1 || c.MaxPatternsPerContainer > maxPatternsLimit {
+		errs = append(errs, fmt.Errorf("max_patterns_per_container: %d is not between 1 and %d",
+			c.MaxPatternsPerContainer, maxPatternsLimit))
+	}
+	if c.MaxPatternsPerLevel < 1 || c.MaxPatternsPerLevel > maxPatternsLimit {
+		errs = append(errs, fmt.Errorf("max_patterns_per_level: %d is not between 1 and %d", c.MaxPatternsPerLevel, maxPatternsLimit))
+	}
+	if c.MaxMessagesPerSecond < 0 {
+		errs = append(errs, fmt.Errorf("max_messages_per_second: %v is negative", c.MaxMessagesPerSecond))
+	}
+	if c.CheckpointInterval < minCheckpoint {
+		errs = append(errs, fmt.Errorf("checkpoint_interval: %v is less than %v; is the unit missing?", c.CheckpointInterval, minCheckpoint))
+	}
+	return oneLine(errs)
+}
+
+// Validate refuses what is no level.
+func (l LevelName) Validate() error {
+	if slices.Contains(levelNames[:], l) {
+		return nil
+	}
+	return fmt.Errorf("%q is not a level: unknown, debug, info, warning, error or critical", string(l))
+}
+
+// Validate refuses unknown modes.
+func (m ForwardMode) Validate() error {
+	switch m {
+	case ForwardNone, ForwardErrors, ForwardAll:
+		return nil
+	}
+	return fmt.Errorf("%q is neither %q, %q nor %q", string(m), ForwardNone, ForwardErrors, ForwardAll)
 }
 
 // Validate refuses what is not a regular expression, and the empty one, which matches everything.

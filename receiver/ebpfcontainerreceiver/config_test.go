@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
 	"go.opentelemetry.io/collector/scraper/scraperhelper"
 
@@ -35,8 +36,8 @@ func load(t *testing.T, yaml string) (*Config, error) {
 }
 
 func diffConfigs(want, got *Config) string {
-	return cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{}, ContainersConfig{}, NetworkConfig{}, CloudConfig{},
-		LogsConfig{}, LatencyConfig{}, DelaysConfig{}, scraperhelper.ControllerConfig{}), cmp.Comparer(equalMetrics))
+	return cmp.Diff(want, got, cmpopts.IgnoreUnexported(Config{}, ContainersConfig{}, NetworkConfig{}, ZoneConfig{}, CloudConfig{},
+		LogsConfig{}, LatencyConfig{}, DelaysConfig{}, NodeConfig{}, scraperhelper.ControllerConfig{}), cmp.Comparer(equalMetrics), cmpopts.EquateComparable(component.ID{}))
 }
 
 func equalMetrics(a, b metadata.MetricsBuilderConfig) bool { return a == b }
@@ -71,24 +72,51 @@ network:
   ephemeral_port_range: ""
   idle_timeout: 10m
   track_public: ["0.0.0.0/0", "::/0"]
+  zones: []
+  zones_file: ""
+  zone_attribute: false
 cloud:
+  enabled: true
   provider: ""
-  region: ""
-  availability_zone: ""
   account_id: ""
   instance_id: ""
   instance_type: ""
+  instance_life_cycle: ""
+  region: ""
+  availability_zone: ""
 logs:
-  enabled: false
+  enabled: true
+  roots: [/var/log]
+  journal: true
+  journal_dirs: []
+  max_patterns_per_container: 512
+  max_patterns_per_level: 256
+  count_only_levels: []
+  max_messages_per_second: 0
+  new_patterns: true
+  forward: none
+  checkpoint_interval: 5s
 latency:
   icmp: false
 delays:
   enable_accounting: false
+node:
+  enabled: true
+  cpu: true
+  memory: true
+  disks: true
+  disk_health: true
+  network: true
+  pressure: true
+  interfaces: []
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	documented.Containers.Include, documented.Containers.Exclude = nil, nil // from empty
+	documented.Logs.JournalDirs, documented.Logs.CountOnlyLevels = nil, nil // likewise
+	documented.Network.Zones = nil
+	documented.Node.Interfaces = nil
 	if diff := diffConfigs(documented, got); diff != "" {
 		t.Errorf("defaults (-documented +got):\n%s", diff)
 	}
@@ -125,17 +153,44 @@ network:
   ephemeral_port_range: 40000-50000
   idle_timeout: 1m
   track_public: ["203.0.113.0/24"]
+  zones: [{cidr: 10.1.0.0/16, zone: eu-central-1a}, {cidr: "2001:db8::/32", zone: eu-central-1b}]
+  zones_file: /etc/zones
+  zone_attribute: true
 cloud:
+  enabled: false
   provider: aws
   region: eu-central-1
   availability_zone: eu-central-1a
   account_id: "123456789012"
   instance_id: i-0123456789abcdef0
   instance_type: m7g.large
+  instance_life_cycle: spot
+logs:
+  enabled: false
+  roots: [/data/logs]
+  journal: false
+  journal_dirs: [/data/journal]
+  max_patterns_per_container: 100
+  max_patterns_per_level: 50
+  count_only_levels: [debug, info]
+  max_messages_per_second: 1.5
+  new_patterns: false
+  forward: all
+  storage: file_storage/logs
+  checkpoint_interval: 1m
 latency:
   icmp: true
 delays:
   enable_accounting: true
+node:
+  enabled: false
+  cpu: false
+  memory: false
+  disks: false
+  disk_health: false
+  network: false
+  pressure: false
+  interfaces: ["^eth", "^wg0$"]
 metrics:
   container.net.tcp.rtt:
     enabled: false
@@ -161,15 +216,24 @@ metrics:
 		Containerd: []string{"/run/c.sock"}, Systemd: []string{"/run/s.sock"},
 	}}
 	want.Disks = DisksConfig{Tmpfs: true}
+	storage := component.MustNewIDWithName("file_storage", "logs")
+	want.Logs = LogsConfig{
+		Roots: []string{"/data/logs"}, JournalDirs: []string{"/data/journal"}, MaxPatternsPerContainer: 100, MaxPatternsPerLevel: 50,
+		CountOnlyLevels: []LevelName{"debug", "info"}, MaxMessagesPerSecond: 1.5, Forward: ForwardAll, Storage: &storage,
+		CheckpointInterval: time.Minute,
+	}
 	want.Network = NetworkConfig{
 		MaxEdges: 1024, MaxDestinationsPerContainer: 10, TrackPublic: []PrefixConfig{"203.0.113.0/24"},
 		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Minute,
+		Zones:     []ZoneConfig{{CIDR: "10.1.0.0/16", Zone: "eu-central-1a"}, {CIDR: "2001:db8::/32", Zone: "eu-central-1b"}},
+		ZonesFile: "/etc/zones", ZoneAttribute: true,
 	}
 	want.Latency.ICMP = true
 	want.Delays.EnableAccounting = true
+	want.Node = NodeConfig{Interfaces: []PatternConfig{"^eth", "^wg0$"}}
 	want.Cloud = CloudConfig{
 		Provider: "aws", Region: "eu-central-1", AvailabilityZone: "eu-central-1a", AccountID: "123456789012",
-		InstanceID: "i-0123456789abcdef0", InstanceType: "m7g.large",
+		InstanceID: "i-0123456789abcdef0", InstanceType: "m7g.large", InstanceLifeCycle: "spot",
 	}
 	if !got.Metrics.ContainerUptime.Enabled {
 		t.Error("metrics::container.uptime::enabled had no effect")
@@ -237,11 +301,26 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 			[]string{at + `::network::track_public::1: "8.8.8.8" is not a network`}},
 		{"mapped network", `network: {track_public: ["::ffff:1.2.3.0/120"]}`,
 			[]string{at + "::network::track_public::0: "}},
-		{"logs", "logs: {enabled: true}", []string{at + "::logs: enabled: this version"}},
+		{"root of logs", "logs: {roots: [/]}", []string{at + `::logs: roots: "/"`}},
+		{"relative root of logs", "logs: {roots: [var/log]}", []string{at + `::logs: roots: "var/log" is not an absolute path`}},
+		{"relative journal", "logs: {journal_dirs: [journal]}", []string{at + `::logs: journal_dirs: "journal"`}},
+		{"no patterns", "logs: {max_patterns_per_container: 0}", []string{at + "::logs: max_patterns_per_container: 0"}},
+		{"no patterns of a level", "logs: {max_patterns_per_level: 20000}", []string{at + "::logs: max_patterns_per_level: 20000"}},
+		{"unknown level", "logs: {count_only_levels: [debug, trace]}", []string{at + `::logs::count_only_levels::1: "trace" is not a level`}},
+		{"negative rate", "logs: {max_messages_per_second: -1}", []string{at + "::logs: max_messages_per_second: -1"}},
+		{"unknown forward", "logs: {forward: warnings}", []string{at + `::logs::forward: "warnings" is neither`}},
+		{"checkpoints without unit", "logs: {checkpoint_interval: 5}", []string{at + "::logs: checkpoint_interval: 5ns"}},
+		{"bad interface", `node: {interfaces: ["^eth", "["]}`, []string{at + "::node::interfaces::1: "}},
+		{"empty interface", `node: {interfaces: [""]}`, []string{at + "::node::interfaces::0: the regular expression is empty"}},
+		{"unknown part of the node", "node: {gpus: true}", []string{"gpus", "invalid keys"}},
 		{"no listeners", "network: {max_listeners_per_container: 0}",
 			[]string{at + "::network: max_listeners_per_container: 0"}},
 		{"more listeners than ports", "network: {max_listeners_per_container: 65537}",
 			[]string{at + "::network: max_listeners_per_container: 65537"}},
+		{"zone without network", "network: {zones: [{cidr: 10.1.0.0, zone: a}]}", []string{at + `::network::zones::0: cidr: "10.1.0.0" is not a network`}},
+		{"network without zone", "network: {zones: [{cidr: 10.1.0.0/16}]}", []string{at + `::network::zones::0: zone: "" is empty`}},
+		{"relative file of zones", "network: {zones_file: zones}", []string{at + `::network: zones_file: "zones" is not an absolute path`}},
+		{"cloud with a line break", `cloud: {region: "a\nb"}`, []string{at + "::cloud: "}},
 		{"short idle timeout", "network: {idle_timeout: 59s}", []string{at + "::network: idle_timeout: 59s is less than 1m0s"}},
 		{"idle timeout without unit", "network: {idle_timeout: 600}", []string{at + "::network: idle_timeout: 600ns"}},
 		{"one port", "network: {ephemeral_port_range: 40000}", []string{"ephemeral_port_range"}},
@@ -252,7 +331,7 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		{"port too large", "network: {ephemeral_port_range: 1-65536}", []string{at + "::network::ephemeral_port_range: "}},
 		{"three ports", "network: {ephemeral_port_range: 1-2-3}", []string{at + "::network::ephemeral_port_range: "}},
 		{"two of one section", "{root_path: x, timeout: 1}", []string{at + ": root_path: ", "; timeout: "}},
-		{"all at once", "{root_path: x, identity: y, logs: {enabled: true}}",
+		{"all at once", "{root_path: x, identity: y, logs: {roots: [x]}}",
 			[]string{"root_path", at + "::identity", at + "::logs"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -106,6 +106,7 @@ func TestMetricsOfEndedPeers(t *testing.T) {
 		want["container.net.tcp."+name+"map[listen_addr:0.0.0.0:8080]"] = true
 	}
 	want["container.net.tcp.listen_infomap[listen_addr:10.244.0.9:8080 proxy:]"] = true
+	want["container.log.messagesmap[level:error pattern_hash:0123456789abcdef sample:it broke <*> source:stdout/stderr]"] = true
 	if diff := cmp.Diff(want, over); diff != "" {
 		t.Errorf("ended series (-want +got):\n%s", diff)
 	}

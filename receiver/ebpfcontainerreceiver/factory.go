@@ -69,6 +69,7 @@ func (s *instances) createLogs(
 		return nil, err
 	}
 	logs.signal = s.newSignal(set, config)
+	logs.in.records = true
 	return logs, nil
 }
 

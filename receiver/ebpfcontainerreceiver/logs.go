@@ -38,7 +38,8 @@ const (
 	maxReasons = 16
 )
 
-// eventLogs is the logs signal of an instance: a record for each exit of a main process and each OOM kill.
+// eventLogs is the logs signal of an instance: a record for each exit of a main process and each OOM kill, for each new pattern
+// of a log, and for the messages that logs.forward asks for.
 //
 // One goroutine follows the inventory, another one gives batches to the next consumer. Neither holds up the inventory.
 type eventLogs struct {
@@ -73,13 +74,14 @@ func newEventLogs(cfg *Config, set receiver.Settings, next consumer.Logs) (*even
 }
 
 // Start implements component.Component.
-func (l *eventLogs) Start(ctx context.Context, _ component.Host) error {
-	r, err := l.start(ctx)
+func (l *eventLogs) Start(ctx context.Context, host component.Host) error {
+	r, err := l.start(ctx, host)
 	if err != nil {
 		return err
 	}
 	l.running = r
 	l.records = newRecordWriter(l.cfg, l.set, r.host)
+	l.records.where = r.instance
 	l.queue = make(chan inventory.Event, maxWaiting)
 	l.given = make(chan struct{})
 	l.stopping, l.stop = context.WithCancel(context.Background())
@@ -100,8 +102,8 @@ func (l *eventLogs) Shutdown(ctx context.Context) error {
 	if !l.started {
 		return l.signal.Shutdown(ctx)
 	}
+	_ = l.running.containers.EndLogs() // Close says it again
 	l.stop()
-	l.follower.Wait() // it uses the inventory
 	defer l.giveUp()
 	var late error
 	select {
@@ -114,6 +116,7 @@ func (l *eventLogs) Shutdown(ctx context.Context) error {
 			late = fmt.Errorf("the consumer of records does not return: %w", ctx.Err())
 		}
 	}
+	l.follower.Wait() // it uses the inventory
 	return errors.Join(late, l.signal.Shutdown(ctx))
 }
 
@@ -121,12 +124,7 @@ func (l *eventLogs) Shutdown(ctx context.Context) error {
 func (l *eventLogs) take(e inventory.Event) {
 	select {
 	case l.queue <- e:
-		return
-	default:
-	}
-	select {
-	case l.queue <- e:
-	case <-l.stopping.Done():
+	case <-l.giving.Done():
 		l.running.dropped.Add(1)
 	}
 }
@@ -173,7 +171,7 @@ func (l *eventLogs) give(batch []inventory.Event) {
 	l.running.dropped.Add(uint64(len(batch)))
 	if text := err.Error(); !l.reasons[text] && len(l.reasons) < maxReasons {
 		l.reasons[text] = true
-		l.set.Logger.Warn("records of exits and OOM kills are lost, from now on they are counted in events_dropped",
+		l.set.Logger.Warn("records are lost, from now on they are counted in events_dropped",
 			zap.Int("records", len(batch)), zap.Error(err))
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 	"go.opentelemetry.io/collector/receiver"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/node"
 	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
@@ -23,7 +24,12 @@ type metricsWriter struct {
 	resources *resourceWriter
 	version   string // of the scope
 	diskIO    bool   // the attribute of container.disk.io costs an allocation
+	zones     bool   // give the zones of destinations
 
+	// where is the instance that the host is, as it is known now; nil for what is configured.
+	where func() cloudmeta.Instance
+
+	given   bool              // something, since it is there
 	started pcommon.Timestamp // what the datapoints that are recorded now begin with
 }
 
@@ -33,6 +39,7 @@ func newMetricsWriter(cfg *Config, set receiver.Settings, host node.Identity) *m
 		resources: newResourceWriter(cfg, host),
 		version:   set.BuildInfo.Version,
 		diskIO:    cfg.Metrics.ContainerDiskIo.Enabled,
+		zones:     cfg.Network.ZoneAttribute,
 	}
 	if cfg.Metrics.ContainerNetTCPRtt.Enabled {
 		w.rtt = newRTTBuilder()
@@ -44,6 +51,8 @@ func newMetricsWriter(cfg *Config, set receiver.Settings, host node.Identity) *m
 func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 	all := pmetric.NewMetrics()
 	all.ResourceMetrics().EnsureCapacity(len(snapshot.Containers))
+	former := w.locate()
+	w.given = true
 	ts := pcommon.NewTimestampFromTime(snapshot.At)
 	for i := range snapshot.Containers {
 		c := &snapshot.Containers[i]
@@ -71,9 +80,43 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 			endSeries(over)
 			join(one, over)
 		}
+		if former != nil {
+			w.endFormer(all.ResourceMetrics(), one, ts, c, former)
+		}
 		one.MoveAndAppendTo(all.ResourceMetrics())
 	}
 	return all
+}
+
+// locate takes in where the host is by now. If that is news it returns what the resources were made by until now: their series
+// end.
+func (w *metricsWriter) locate() (former *resourceWriter) {
+	if w.where == nil {
+		return nil
+	}
+	now := w.resources.at(w.where())
+	if now == w.resources {
+		return nil
+	}
+	former, w.resources = w.resources, now
+	if !w.given {
+		return nil
+	}
+	return former
+}
+
+// endFormer ends the series of a container that go on under another resource.
+func (w *metricsWriter) endFormer(to, now pmetric.ResourceMetricsSlice, ts pcommon.Timestamp, c *inventory.Container, former *resourceWriter) {
+	ended := pmetric.NewResourceMetricsSlice()
+	now.CopyTo(ended)
+	w.recordFormerZone(ts, c, former)
+	join(ended, w.emit(c))
+	res := former.resource(c)
+	for _, rm := range ended.All() {
+		res.CopyTo(rm.Resource())
+	}
+	endSeries(ended)
+	ended.MoveAndAppendTo(to)
 }
 
 // begin makes start that of the datapoints recorded from now on.
@@ -89,9 +132,17 @@ func (w *metricsWriter) begin(start pcommon.Timestamp) {
 func (w *metricsWriter) emit(c *inventory.Container) pmetric.ResourceMetricsSlice {
 	res := w.resources.resource(c)
 	out := w.mb.Emit(metadata.WithResource(res)).ResourceMetrics()
-	if w.rtt == nil || w.rtt.empty() {
-		return out
+	if w.rtt != nil && !w.rtt.empty() {
+		w.emitRTT(out, res)
 	}
+	if w.zones && out.Len() > 0 {
+		putZones(out.At(0).ScopeMetrics().At(0).Metrics(), c)
+	}
+	return out
+}
+
+// emitRTT adds the histogram to out.
+func (w *metricsWriter) emitRTT(out pmetric.ResourceMetricsSlice, res pcommon.Resource) {
 	if out.Len() == 0 { // all others are switched off
 		rm := out.AppendEmpty()
 		res.MoveTo(rm.Resource())
@@ -100,7 +151,6 @@ func (w *metricsWriter) emit(c *inventory.Container) pmetric.ResourceMetricsSlic
 		scope.SetVersion(w.version)
 	}
 	w.rtt.emit(out.At(0).ScopeMetrics().At(0).Metrics())
-	return out
 }
 
 // join moves the metrics of from, which is of the same container, to the end of those of to.

@@ -54,6 +54,7 @@ func full(c inventory.Container) inventory.Container {
 	fullTasks(&c)
 	fullDisks(&c)
 	fullNetwork(&c)
+	fullLogs(&c)
 	return c
 }
 
@@ -180,6 +181,7 @@ func TestMetricsOfThePredecessorHaveItsAttributes(t *testing.T) {
 		"container.net.tcp.failed_connects":        "destination",
 		"container.net.tcp.listen_info":            "listen_addr proxy",
 		"container.net.latency":                    "destination_ip",
+		"container.log.messages":                   "source level pattern_hash sample",
 	}
 	got := map[string]string{}
 	points(testWriter(createDefaultConfig().(*Config)).write(testSnapshot()), func(name string, dp testPoint) {

@@ -32,7 +32,7 @@ func (w *metricsWriter) recordConnections(ts pcommon.Timestamp, c *inventory.Con
 	}
 }
 
-// recordPeers records the disks, destinations and listeners of c: those that have ended, or those that have not. It tells
+// recordPeers records the disks, destinations, listeners and logs of c: those that have ended, or those that have not. It tells
 // whether there are others. The rare container that has both is gone through twice, so that the ordinary one pays nothing.
 func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container, ended bool) (others bool) {
 	begun := pcommon.NewTimestampFromTime(c.Start)
@@ -93,7 +93,10 @@ func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container
 			w.mb.RecordContainerNetLatencyDataPoint(ts, l.RTT.Seconds(), l.DestinationIP)
 		}
 	}
-	return others
+	if !ended {
+		w.recordZones(ts, c)
+	}
+	return w.recordLogs(ts, c.Logs, ended) || others
 }
 
 func (w *metricsWriter) recordDestination(ts pcommon.Timestamp, d *inventory.Destination) {

@@ -17,7 +17,7 @@ func fullNetwork(c *inventory.Container) {
 	c.Edges = []inventory.Edge{
 		{
 			Destination: "10.96.0.10:53", Actual: "10.244.0.7:53", Connects: 1000,
-			ConnectTime: 1500 * time.Millisecond, Active: 2, BytesSent: 1 << 20, BytesReceived: 1 << 40, Retransmits: 3,
+			Zone: "eu-central-1b", ConnectTime: 1500 * time.Millisecond, Active: 2, BytesSent: 1 << 20, BytesReceived: 1 << 40, Retransmits: 3,
 			RTT: inventory.RTT{
 				Counts: [...]uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14}, Sum: 2500 * time.Millisecond,
 			},
@@ -52,6 +52,7 @@ func fullNetwork(c *inventory.Container) {
 	c.Latencies = []inventory.Latency{
 		{DestinationIP: "10.244.0.7", RTT: 250 * time.Microsecond}, {DestinationIP: "2001:db8::1", RTT: 30 * time.Millisecond},
 	}
+	c.Zones = []inventory.ZoneTraffic{{Zone: "eu-central-1a", Sent: 4101, Received: 4102}, {Zone: "eu-central-1b", Sent: 4103, Received: 4104}}
 	c.ResetsSent, c.ResetsReceived = cgroups.Some[uint64](4001), cgroups.Some[uint64](4002)
 }
 
@@ -67,6 +68,7 @@ func endPeers(c *inventory.Container) {
 	c.Inbound[0].Ended = true
 	c.Listeners[0].Ended = true
 	c.Queues[0].Ended = true
+	endLogs(c)
 }
 
 // startOf tells when the series of dp began in a container of full, with or without endPeers.

@@ -6,11 +6,13 @@ package ebpfcontainerreceiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +21,7 @@ import (
 	"go.opentelemetry.io/collector/component"
 	"go.uber.org/zap"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/node"
 	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
@@ -29,6 +32,7 @@ type containers interface {
 	Snapshot(context.Context) (inventory.Snapshot, error)
 	FollowEvents(ctx context.Context, fn func(inventory.Event))
 	Status() inventory.Status
+	EndLogs() error
 	Close() error
 }
 
@@ -48,7 +52,8 @@ type instance struct {
 	cfg       *Config
 	telemetry component.TelemetrySettings
 	open      openFunc
-	users     int // guarded by instances.mu
+	users     int  // guarded by instances.mu
+	records   bool // there is a logs signal; does not change from the first Start on
 
 	mu      sync.Mutex // guards what follows
 	started int        // signals
@@ -58,16 +63,20 @@ type instance struct {
 // running is a started instance; its fields do not change.
 type running struct {
 	containers containers
+	storage    *storageClient // nil without logs.storage
 	host       node.Identity
+	cloud      *cloudmeta.Watcher // nil where no cloud is asked
+	configured cloudmeta.Instance // what is known then
+	node       *nodeReader        // nil when it is switched off
 	telemetry  *metadata.TelemetryBuilder
 	dropped    *atomic.Uint64 // records that the logs signal could not give
 }
 
-func (in *instance) start(ctx context.Context) (*running, error) {
+func (in *instance) start(ctx context.Context, host component.Host) (*running, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.running == nil {
-		r, err := in.run(ctx)
+		r, err := in.run(ctx, host)
 		if err != nil {
 			return nil, err
 		}
@@ -89,8 +98,13 @@ func (in *instance) stop() error {
 }
 
 // run is the whole start order. Only a host without control groups is an error; what else the host refuses is off.
-func (in *instance) run(ctx context.Context) (*running, error) {
+func (in *instance) run(ctx context.Context, around component.Host) (*running, error) {
 	log := in.telemetry.Logger
+
+	storage, err := openStorage(ctx, in.cfg.Logs, in.id, around)
+	if err != nil {
+		return nil, err
+	}
 
 	host, err := node.ReadIdentity(in.cfg.RootPath)
 	if err != nil {
@@ -98,18 +112,28 @@ func (in *instance) run(ctx context.Context) (*running, error) {
 			zap.Error(err))
 	}
 
-	inv, err := in.open(ctx, in.options()) // ctx bounds the opening alone
+	inv, err := in.open(ctx, in.options(storage)) // ctx bounds the opening alone
 	if err != nil {
-		return nil, fmt.Errorf("open the inventory of containers: %w", err)
+		return nil, errors.Join(fmt.Errorf("open the inventory of containers: %w", err), storage.close())
 	}
-	r := &running{containers: inv, host: host, dropped: new(atomic.Uint64)}
+	r := &running{
+		containers: inv, storage: storage, host: host, node: openNode(in.cfg), configured: in.cfg.Cloud.instance(), dropped: new(atomic.Uint64),
+	}
+	if in.cfg.Cloud.Enabled {
+		r.cloud = cloudmeta.Open(cloudmeta.Options{Root: in.cfg.RootPath, Override: r.configured, Logger: log})
+	}
 
-	if r.telemetry, err = observe(in.telemetry, in.id, inv, r.dropped); err != nil {
+	if r.telemetry, err = observe(in.telemetry, in.id, r); err == nil {
+		err = r.node.observe(r.telemetry, in.id)
+	}
+	if err != nil {
 		_ = r.close()
 		return nil, fmt.Errorf("register own metrics: %w", err)
 	}
 
-	logStatus(log, inv.Status(), host, in.cfg)
+	st := inv.Status()
+	st.Features = slices.Concat(st.Features, r.node.featuresToTell())
+	logStatus(log, st, host, in.cfg)
 	return r, nil
 }
 
@@ -118,11 +142,25 @@ func (r *running) close() error {
 	if r.telemetry != nil {
 		r.telemetry.Shutdown() // before Close: the callbacks ask for the status
 	}
-	return r.containers.Close()
+	var cloud error
+	if r.cloud != nil {
+		cloud = r.cloud.Close()
+	}
+	return errors.Join(cloud, r.node.close(), r.containers.Close(), r.storage.close())
+}
+
+// instance is what is known by now of the cloud's machine that the host is.
+func (r *running) instance() cloudmeta.Instance {
+	if r.cloud != nil {
+		if i, ok := r.cloud.Instance(); ok {
+			return i
+		}
+	}
+	return r.configured
 }
 
 // options translates a valid configuration.
-func (in *instance) options() inventory.Options {
+func (in *instance) options(storage *storageClient) inventory.Options {
 	cfg := in.cfg
 	cgroupRoot := cfg.CgroupRoot
 	if cgroupRoot == "" {
@@ -158,12 +196,43 @@ func (in *instance) options() inventory.Options {
 			MaxDestinations: cfg.Network.MaxDestinationsPerContainer,
 			MaxListeners:    cfg.Network.MaxListenersPerContainer,
 			TrackPublic:     prefixes(cfg.Network.TrackPublic),
+			Zones:           zones(&cfg.Network),
 			EphemeralPorts:  portRange(cfg.Network.EphemeralPortRange),
 			IdleTimeout:     cfg.Network.IdleTimeout,
 		},
+		Logs:    in.logsOptions(storage),
 		Latency: inventory.LatencyOptions{ICMP: cfg.Latency.ICMP},
 		Logger:  in.telemetry.Logger,
 	}
+}
+
+func (in *instance) logsOptions(storage *storageClient) inventory.LogsOptions {
+	c := &in.cfg.Logs
+	o := inventory.LogsOptions{
+		Enabled:              c.Enabled,
+		Root:                 in.cfg.RootPath,
+		Roots:                c.Roots,
+		Journal:              c.Journal,
+		JournalDirs:          c.JournalDirs,
+		MaxPatterns:          c.MaxPatternsPerContainer,
+		MaxPatternsPerLevel:  c.MaxPatternsPerLevel,
+		MaxMessagesPerSecond: c.MaxMessagesPerSecond,
+		CheckpointEvery:      c.CheckpointInterval,
+	}
+	if in.records {
+		o.NewPatterns, o.Forward = c.NewPatterns, forwards[c.Forward]
+	}
+	for _, name := range c.CountOnlyLevels {
+		o.CountOnly = append(o.CountOnly, inventory.LogLevel(slices.Index(levelNames[:], name))) //nolint:gosec // Validate has looked
+	}
+	if storage != nil {
+		o.Store = storage
+	}
+	return o
+}
+
+var forwards = map[ForwardMode]inventory.LogForward{
+	ForwardNone: inventory.ForwardNone, ForwardErrors: inventory.ForwardErrors, ForwardAll: inventory.ForwardAll,
 }
 
 // sockets leaves out what is at its usual place.
@@ -191,6 +260,16 @@ func prefixes(in []PrefixConfig) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+func zones(cfg *NetworkConfig) inventory.ZonesOptions {
+	o := inventory.ZonesOptions{File: cfg.ZonesFile}
+	for _, z := range cfg.Zones {
+		if zone, err := inventory.ParseZone(z.CIDR, z.Zone); err == nil { // Validate has parsed it
+			o.Zones = append(o.Zones, zone)
+		}
+	}
+	return o
 }
 
 func portRange(in PortRangeConfig) inventory.PortRange {
@@ -242,13 +321,13 @@ type signal struct {
 }
 
 // Start implements component.Component.
-func (s *signal) Start(ctx context.Context, _ component.Host) error {
-	_, err := s.start(ctx)
+func (s *signal) Start(ctx context.Context, host component.Host) error {
+	_, err := s.start(ctx, host)
 	return err
 }
 
-func (s *signal) start(ctx context.Context) (*running, error) {
-	r, err := s.in.start(ctx)
+func (s *signal) start(ctx context.Context, host component.Host) (*running, error) {
+	r, err := s.in.start(ctx, host)
 	s.started = err == nil
 	return r, err
 }

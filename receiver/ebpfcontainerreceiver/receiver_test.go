@@ -81,6 +81,8 @@ func (f *fakeHost) follow(by int) {
 
 func (f *fakeHost) Status() inventory.Status { return f.status }
 
+func (*fakeHost) EndLogs() error { return nil }
+
 func (f *fakeHost) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,6 +105,7 @@ func (f *fakeHost) expect(t *testing.T, opened, closed int) {
 func newTestConfig() *Config {
 	cfg := createDefaultConfig().(*Config)
 	cfg.CollectionInterval = time.Hour // only the collection at the start
+	cfg.Node.Enabled = false           // the host of the test is not to be told
 	return cfg
 }
 
@@ -241,7 +244,8 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 	cfg.Identity = IdentityCoroot
 	cfg.Runtimes.Sockets = SocketsConfig{Docker: []string{"/run/other.sock"}, Podman: []string{}}
 	cfg.Disks.Tmpfs = true
-	got := (&instance{cfg: cfg}).options()
+	cfg.Logs.Forward, cfg.Logs.CountOnlyLevels = ForwardErrors, []LevelName{"debug"}
+	got := (&instance{cfg: cfg, records: true}).options(nil)
 	want := inventory.Options{
 		CgroupRoot:      "/host/sys/fs/cgroup",
 		ProcRoot:        "/host/proc",
@@ -266,6 +270,11 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 			Enabled: true, Root: "/host", Sockets: map[string][]string{"docker": {"/run/other.sock"}, "podman": {}},
 		},
 		Disks: inventory.DisksOptions{Enabled: true, Tmpfs: true, Root: "/host", SysRoot: "/host/sys"},
+		Logs: inventory.LogsOptions{
+			Enabled: true, Root: "/host", Roots: []string{"/var/log"}, Journal: true, MaxPatterns: 512, MaxPatternsPerLevel: 256,
+			CountOnly: []inventory.LogLevel{inventory.LogDebug}, NewPatterns: true, Forward: inventory.ForwardErrors,
+			CheckpointEvery: 5 * time.Second,
+		},
 	}
 	opts := []cmp.Option{
 		cmpopts.EquateComparable(netip.Prefix{}),
@@ -275,8 +284,11 @@ func TestOptionsComeFromTheConfig(t *testing.T) {
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
 	cfg.CgroupRoot = "/cgroups"
-	if got := (&instance{cfg: cfg}).options().CgroupRoot; got != "/cgroups" {
+	if got := (&instance{cfg: cfg}).options(nil).CgroupRoot; got != "/cgroups" {
 		t.Errorf("got cgroup root %s", got)
+	}
+	if got := (&instance{cfg: cfg}).options(nil).Logs; got.NewPatterns || got.Forward != inventory.ForwardNone {
+		t.Errorf("messages are asked for that nobody follows: %+v", got)
 	}
 }
 

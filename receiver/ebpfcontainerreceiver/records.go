@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/collector/receiver"
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/node"
 	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
@@ -28,6 +29,8 @@ import (
 const (
 	recordExit    = "container.exit"
 	recordOOMKill = "container.oom_kill"
+	recordPattern = "container.log.pattern" // a new one
+	recordMessage = "container.log.message"
 )
 
 // exitSeverities has that of each inventory.ExitReason.
@@ -42,6 +45,7 @@ var exitSeverities = [inventory.NumExitReasons]plog.SeverityNumber{
 type recordWriter struct {
 	lb        *metadata.LogsBuilder
 	resources *resourceWriter
+	where     func() cloudmeta.Instance // as in metricsWriter
 }
 
 func newRecordWriter(cfg *Config, set receiver.Settings, host node.Identity) *recordWriter {
@@ -53,6 +57,9 @@ func (w *recordWriter) write(events []inventory.Event, observed time.Time) plog.
 	slices.SortStableFunc(events, func(a, b inventory.Event) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Ref.Path, b.Ref.Path))
 	})
+	if w.where != nil {
+		w.resources = w.resources.at(w.where())
+	}
 	ts := pcommon.NewTimestampFromTime(observed)
 	for i := range events {
 		e := &events[i]
@@ -70,6 +77,9 @@ func haveOneResource(a, b *inventory.Event) bool {
 }
 
 func record(e *inventory.Event, observed pcommon.Timestamp) plog.LogRecord {
+	if e.Kind == inventory.EventLog {
+		return messageRecord(e, observed)
+	}
 	lr := plog.NewLogRecord()
 	lr.SetTimestamp(pcommon.NewTimestampFromTime(e.At))
 	lr.SetObservedTimestamp(observed)
@@ -99,6 +109,41 @@ func record(e *inventory.Event, observed pcommon.Timestamp) plog.LogRecord {
 	}
 	if e.MemoryLimit.OK {
 		attrs.PutInt("container.memory.limit", toInt64(e.MemoryLimit.V))
+	}
+	return lr
+}
+
+// messageRecord makes a record of a message, or of the first one of a pattern, which has nothing in it that may be secret.
+func messageRecord(e *inventory.Event, observed pcommon.Timestamp) plog.LogRecord {
+	m := e.Message
+	lr := plog.NewLogRecord()
+	if !m.At.IsZero() {
+		lr.SetTimestamp(pcommon.NewTimestampFromTime(m.At))
+	}
+	lr.SetObservedTimestamp(observed)
+	lr.SetEventName(recordMessage)
+	if m.New {
+		lr.SetEventName(recordPattern)
+	}
+	lr.Body().SetStr(valid(m.Text))
+	if severity := logSeverities[m.Level]; severity != plog.SeverityNumberUnspecified {
+		lr.SetSeverityNumber(severity)
+		lr.SetSeverityText(strings.ToUpper(severity.String()))
+	}
+	attrs := lr.Attributes()
+	attrs.EnsureCapacity(4)
+	if m.Hash != "" {
+		attrs.PutStr("pattern.hash", m.Hash)
+		attrs.PutStr("log.record.template", m.Template)
+	}
+	switch m.Stream {
+	case inventory.LogStdout:
+		attrs.PutStr("log.iostream", "stdout")
+	case inventory.LogStderr:
+		attrs.PutStr("log.iostream", "stderr")
+	}
+	if strings.HasPrefix(m.Source, "/") {
+		attrs.PutStr("log.file.path", valid(m.Source))
 	}
 	return lr
 }

@@ -39,7 +39,13 @@ func testEvents() []inventory.Event {
 	killed.MemoryLimit = cgroups.Some[uint64](20 * mib)
 	main := killed
 	main.Kind = inventory.EventExit
-	return []inventory.Event{completed, failed, signalled, killed, main}
+	pattern := inventory.Event{Kind: inventory.EventLog, At: testNow, Name: docker.Name, Ref: docker.Ref, Message: &inventory.LogMessage{
+		Source: "/var/log/app\xff.log", Level: inventory.LogError, Text: "it broke <*>", Hash: "0123456789abcdef", Template: "it broke <*>", New: true,
+	}}
+	message := inventory.Event{Kind: inventory.EventLog, At: testNow, Name: pod.Name, Ref: pod.Ref, Message: &inventory.LogMessage{
+		At: testStart, Source: "stdout/stderr", Stream: inventory.LogStderr, Text: "it broke 7 times\nand \xff", Hash: "0123456789abcdef", Template: "it broke <*> times",
+	}}
+	return []inventory.Event{completed, failed, signalled, killed, main, pattern, message}
 }
 
 func testRecords(cfg *Config) *recordWriter {

@@ -11,6 +11,7 @@ import (
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/node"
 )
@@ -20,13 +21,26 @@ import (
 // resource that has both are lost without an error.
 type resourceWriter struct {
 	identity IdentityMode
-	common   pcommon.Map // what all containers of the host have
+	host     node.Identity
+	instance cloudmeta.Instance // that the host is
+	common   pcommon.Map        // what all containers of the host have
 }
 
 func newResourceWriter(cfg *Config, host node.Identity) *resourceWriter {
-	w := &resourceWriter{identity: cfg.Identity, common: pcommon.NewMap()}
-	cloud := cfg.Cloud
-	if cfg.Identity == IdentityCoroot {
+	return resourcesOf(cfg.Identity, host, cfg.Cloud.instance())
+}
+
+// at returns a writer for the same host when it is known to be another instance, w itself if it is the same.
+func (w *resourceWriter) at(instance cloudmeta.Instance) *resourceWriter {
+	if instance == w.instance {
+		return w
+	}
+	return resourcesOf(w.identity, w.host, instance)
+}
+
+func resourcesOf(identity IdentityMode, host node.Identity, cloud cloudmeta.Instance) *resourceWriter {
+	w := &resourceWriter{identity: identity, host: host, instance: cloud, common: pcommon.NewMap()}
+	if identity == IdentityCoroot {
 		w.common.PutStr("machine_id", valid(host.MachineID))
 		w.common.PutStr("system_uuid", valid(host.SystemUUID))
 		if cloud.AvailabilityZone != "" && cloud.Region != "" {
@@ -42,7 +56,10 @@ func newResourceWriter(cfg *Config, host node.Identity) *resourceWriter {
 	putKnown(w.common, "host.id", hostID)
 	putKnown(w.common, "host.name", host.HostName)
 	putKnown(w.common, "host.type", cloud.InstanceType)
-	putKnown(w.common, "cloud.provider", cloud.Provider)
+	if cloud.Provider != "" {
+		putKnown(w.common, "cloud.provider", cloud.Provider.CloudProvider())
+		putKnown(w.common, "cloud.platform", cloud.Provider.CloudPlatform())
+	}
 	putKnown(w.common, "cloud.region", cloud.Region)
 	putKnown(w.common, "cloud.availability_zone", cloud.AvailabilityZone)
 	putKnown(w.common, "cloud.account.id", cloud.AccountID)

@@ -141,7 +141,7 @@ func TestResourceSemconvHostAndCloud(t *testing.T) {
 		"container.id": idA, "container.runtime.name": "docker",
 		"host.id": "i-0123456789abcdef0", "host.name": "node-1", "host.type": "m7g.large",
 		"cloud.provider": "aws", "cloud.region": "eu-central-1", "cloud.availability_zone": "eu-central-1a",
-		"cloud.account.id": "123456789012",
+		"cloud.account.id": "123456789012", "cloud.platform": "aws_ec2",
 	}
 	if diff := cmp.Diff(want, attributes(newResourceWriter(cfg, testHost), at("/docker/"+idA))); diff != "" {
 		t.Errorf("attributes (-want +got):\n%s", diff)

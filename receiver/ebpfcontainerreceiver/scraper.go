@@ -6,6 +6,7 @@ package ebpfcontainerreceiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,7 @@ type metricsScraper struct {
 	// set by Start
 	running     *running
 	metrics     *metricsWriter
+	node        *nodeWriter
 	read, build metric.MeasurementOption
 }
 
@@ -36,13 +38,16 @@ func newMetricsScraper(sig *signal, cfg *Config, set receiver.Settings) *metrics
 }
 
 // Start implements component.Component.
-func (s *metricsScraper) Start(ctx context.Context, _ component.Host) error {
-	r, err := s.start(ctx)
+func (s *metricsScraper) Start(ctx context.Context, host component.Host) error {
+	r, err := s.start(ctx, host)
 	if err != nil {
 		return err
 	}
 	s.running = r
 	s.metrics = newMetricsWriter(s.cfg, s.set, r.host)
+	s.metrics.where = r.instance
+	s.node = newNodeWriter(s.cfg, s.set, r.host, s.metrics.resources)
+	s.node.where = r.instance
 	s.read = ownAttributes(s.set.ID, attribute.String("phase", metadata.AttributePhaseRead.String()))
 	s.build = ownAttributes(s.set.ID, attribute.String("phase", metadata.AttributePhaseBuild.String()))
 	return nil
@@ -51,16 +56,21 @@ func (s *metricsScraper) Start(ctx context.Context, _ component.Host) error {
 // ScrapeMetrics implements scraper.Metrics. The only error is a missed deadline; what was read before is given.
 func (s *metricsScraper) ScrapeMetrics(ctx context.Context) (pmetric.Metrics, error) {
 	begin := time.Now()
+	readNode := s.running.node.read(ctx)
 	snapshot, err := s.running.containers.Snapshot(ctx)
 	if err != nil {
 		err = fmt.Errorf("read the containers: %w", err)
-		if len(snapshot.Containers) == 0 {
-			return pmetric.NewMetrics(), err
-		}
-		err = scrapererror.NewPartialScrapeError(err, 0)
+	}
+	host := readNode()
+	if host == nil && s.running.node != nil {
+		err = errors.Join(err, fmt.Errorf("read the node: %w", context.Cause(ctx)))
 	}
 	asked := time.Now()
 	md := s.metrics.write(snapshot)
+	s.node.write(host).MoveAndAppendTo(md.ResourceMetrics())
+	if err != nil && md.ResourceMetrics().Len() > 0 {
+		err = scrapererror.NewPartialScrapeError(err, 0)
+	}
 
 	durations := s.running.telemetry.EbpfContainerScrapeDuration
 	durations.Record(ctx, asked.Sub(begin).Seconds(), s.read)

@@ -9,13 +9,14 @@ import (
 	"errors"
 	"io/fs"
 	"math"
-	"sync/atomic"
 
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
+	"github.com/ebpfcontainer/ebpfcontainer/internal/node"
 	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
 )
 
@@ -24,6 +25,7 @@ const (
 	reasonPermission  = "permission"
 	reasonUnsupported = "unsupported"
 	reasonSwitchedOff = "switched_off"
+	reasonNotHost     = "not_host"
 	reasonError       = "error"
 )
 
@@ -32,6 +34,8 @@ func reason(err error) string {
 	switch {
 	case err == nil:
 		return ""
+	case errors.Is(err, node.ErrNotHost): // whatever kept us from reading the host's
+		return reasonNotHost
 	case errors.Is(err, fs.ErrPermission):
 		return reasonPermission
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, fs.ErrNotExist):
@@ -45,9 +49,8 @@ func reason(err error) string {
 // observe registers the receiver's own metrics, read from the inventory whenever the collector asks. They carry the id of
 // the receiver, since all of one process share their instruments. Shutdown of the builder ends them. What the logs signal
 // drops adds to what the inventory does.
-func observe(
-	set component.TelemetrySettings, id component.ID, inv containers, dropped *atomic.Uint64,
-) (*metadata.TelemetryBuilder, error) {
+func observe(set component.TelemetrySettings, id component.ID, r *running) (*metadata.TelemetryBuilder, error) {
+	inv, dropped := r.containers, r.dropped
 	tb, err := metadata.NewTelemetryBuilder(set)
 	if err != nil {
 		return nil, err
@@ -101,6 +104,10 @@ func observe(
 		tb.RegisterEbpfContainerRuntimeErrorsCallback(observeRuntimes(id, inv, func(r inventory.RuntimeStatus) int64 {
 			return toInt64(r.Errors)
 		})),
+		observeLogs(tb, id, inv),
+		observeCloud(tb, id, r.cloud),
+		tb.RegisterEbpfContainerZonesErrorsCallback(
+			observe(func(st inventory.Status) uint64 { return st.ZonesErrors })),
 		tb.RegisterEbpfContainerReadErrorsCallback(
 			observe(func(st inventory.Status) uint64 { return st.ReadErrors })),
 		tb.RegisterEbpfContainerWalkErrorsCallback(
@@ -111,6 +118,80 @@ func observe(
 		return nil, err
 	}
 	return tb, nil
+}
+
+// observeLogs registers what tells of the reading of logs.
+func observeLogs(tb *metadata.TelemetryBuilder, id component.ID, inv containers) error {
+	alone := ownAttributes(id)
+	observe := func(value func(*inventory.Status) uint64) metric.Int64Callback {
+		return func(_ context.Context, o metric.Int64Observer) error {
+			st := inv.Status()
+			o.Observe(toInt64(value(&st)), alone)
+			return nil
+		}
+	}
+	return errors.Join(
+		tb.RegisterEbpfContainerFileWritesLostCallback(
+			observe(func(st *inventory.Status) uint64 { return st.FileWritesLost })),
+		tb.RegisterEbpfContainerLogFilesSkippedCallback(
+			observe(func(st *inventory.Status) uint64 { return st.LogFilesSkipped + st.LogFilesUnseen })),
+		tb.RegisterEbpfContainerLogFilesCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Files.Sources })),
+		tb.RegisterEbpfContainerLogFilesOpenCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Files.OpenFiles })),
+		tb.RegisterEbpfContainerLogMessagesCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Messages })),
+		tb.RegisterEbpfContainerLogPatternsCallback(
+			observe(func(st *inventory.Status) uint64 { return uint64(st.Logs.Patterns) })), //nolint:gosec // not negative
+		tb.RegisterEbpfContainerLogLinesCutCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Files.Cut + st.Logs.Journal.CutFields })),
+		tb.RegisterEbpfContainerLogRecordsInvalidCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Files.Invalid })),
+		tb.RegisterEbpfContainerLogReadErrorsCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Files.Errors })),
+		tb.RegisterEbpfContainerLogJournalDamagedCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Journal.Damaged + st.Logs.Journal.DamagedFields })),
+		tb.RegisterEbpfContainerLogEntriesUnclaimedCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.JournalUnknown })),
+		tb.RegisterEbpfContainerLogRecordsDroppedCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.Untold + st.Logs.Suppressed })),
+		tb.RegisterEbpfContainerLogCheckpointErrorsCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.CheckpointErrors })),
+		tb.RegisterEbpfContainerLogUncleanStartsCallback(
+			observe(func(st *inventory.Status) uint64 { return st.Logs.UncleanStarts })),
+		tb.RegisterEbpfContainerLogBytesLostCallback(func(_ context.Context, o metric.Int64Observer) error {
+			lost := inv.Status().Logs.Files.Lost
+			for why, n := range map[metadata.AttributeLogLoss]uint64{
+				metadata.AttributeLogLossTruncated: lost.Truncated,
+				metadata.AttributeLogLossDeleted:   lost.Deleted,
+				metadata.AttributeLogLossAbandoned: lost.Abandoned,
+			} {
+				o.Observe(toInt64(n), ownAttributes(id, attribute.String("reason", why.String())))
+			}
+			return nil
+		}),
+	)
+}
+
+// observeCloud registers what tells of the metadata service, if one is asked.
+func observeCloud(tb *metadata.TelemetryBuilder, id component.ID, cloud *cloudmeta.Watcher) error {
+	if cloud == nil {
+		return nil
+	}
+	return errors.Join(
+		tb.RegisterEbpfContainerCloudRequestsCallback(func(_ context.Context, o metric.Int64Observer) error {
+			if st := cloud.Status(); st.Asking {
+				o.Observe(toInt64(st.Requests), ownAttributes(id))
+			}
+			return nil
+		}),
+		tb.RegisterEbpfContainerCloudFailuresCallback(func(_ context.Context, o metric.Int64Observer) error {
+			for why, n := range cloud.Status().Failures {
+				o.Observe(toInt64(n), ownAttributes(id, attribute.String("failure", string(why))))
+			}
+			return nil
+		}),
+	)
 }
 
 // ownAttributes are those of one of the receiver's own metrics.

@@ -106,6 +106,66 @@ func (ms *ContainerInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	return nil
 }
 
+// ContainerLogBytesMetricConfig provides config for the container.log.bytes metric.
+type ContainerLogBytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerLogBytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerLogLinesDroppedMetricConfig provides config for the container.log.lines_dropped metric.
+type ContainerLogLinesDroppedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerLogLinesDroppedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerLogMessagesMetricConfig provides config for the container.log.messages metric.
+type ContainerLogMessagesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerLogMessagesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // ContainerMemoryRssMetricConfig provides config for the container.memory.rss metric.
 type ContainerMemoryRssMetricConfig struct {
 	Enabled          bool `mapstructure:"enabled"`
@@ -413,6 +473,26 @@ type ContainerNetTCPInboundConnectionsMetricConfig struct {
 }
 
 func (ms *ContainerNetTCPInboundConnectionsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// ContainerNetTCPInterZoneBytesMetricConfig provides config for the container.net.tcp.inter_zone_bytes metric.
+type ContainerNetTCPInterZoneBytesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *ContainerNetTCPInterZoneBytesMetricConfig) Unmarshal(parser *confmap.Conf) error {
 	if parser == nil {
 		return nil
 	}
@@ -1266,6 +1346,986 @@ func (ms *K8sContainerRestartCountMetricConfig) Unmarshal(parser *confmap.Conf) 
 	return nil
 }
 
+// NodeAgentInfoMetricConfig provides config for the node.agent.info metric.
+type NodeAgentInfoMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeAgentInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeCloudInfoMetricConfig provides config for the node.cloud.info metric.
+type NodeCloudInfoMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeCloudInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskArrayDisksMetricConfig provides config for the node.disk.array.disks metric.
+type NodeDiskArrayDisksMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskArrayDisksMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskArrayInfoMetricConfig provides config for the node.disk.array.info metric.
+type NodeDiskArrayInfoMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskArrayInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskArraySyncedMetricConfig provides config for the node.disk.array.synced metric.
+type NodeDiskArraySyncedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskArraySyncedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskHealthMediaErrorsMetricConfig provides config for the node.disk.health.media_errors metric.
+type NodeDiskHealthMediaErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskHealthMediaErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskHealthPercentageUsedMetricConfig provides config for the node.disk.health.percentage_used metric.
+type NodeDiskHealthPercentageUsedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskHealthPercentageUsedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskHealthPowerOnMetricConfig provides config for the node.disk.health.power_on metric.
+type NodeDiskHealthPowerOnMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskHealthPowerOnMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskHealthStatusMetricConfig provides config for the node.disk.health.status metric.
+type NodeDiskHealthStatusMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskHealthStatusMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeDiskHealthTemperatureMetricConfig provides config for the node.disk.health.temperature metric.
+type NodeDiskHealthTemperatureMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeDiskHealthTemperatureMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeInfoMetricConfig provides config for the node.info metric.
+type NodeInfoMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeInfoMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetConntrackEntriesMetricConfig provides config for the node.net.conntrack.entries metric.
+type NodeNetConntrackEntriesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetConntrackEntriesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetConntrackLimitMetricConfig provides config for the node.net.conntrack.limit metric.
+type NodeNetConntrackLimitMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetConntrackLimitMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetInterfaceIPMetricConfig provides config for the node.net.interface.ip metric.
+type NodeNetInterfaceIPMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetInterfaceIPMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetInterfaceUpMetricConfig provides config for the node.net.interface.up metric.
+type NodeNetInterfaceUpMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetInterfaceUpMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetListeningPortsMetricConfig provides config for the node.net.listening_ports metric.
+type NodeNetListeningPortsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetListeningPortsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetReceiveDropsMetricConfig provides config for the node.net.receive_drops metric.
+type NodeNetReceiveDropsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetReceiveDropsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetReceiveErrorsMetricConfig provides config for the node.net.receive_errors metric.
+type NodeNetReceiveErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetReceiveErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetReceivedMetricConfig provides config for the node.net.received metric.
+type NodeNetReceivedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetReceivedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetReceivedPacketsMetricConfig provides config for the node.net.received_packets metric.
+type NodeNetReceivedPacketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetReceivedPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTCPListenDropsMetricConfig provides config for the node.net.tcp.listen_drops metric.
+type NodeNetTCPListenDropsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTCPListenDropsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTCPListenOverflowsMetricConfig provides config for the node.net.tcp.listen_overflows metric.
+type NodeNetTCPListenOverflowsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTCPListenOverflowsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTCPResetsMetricConfig provides config for the node.net.tcp.resets metric.
+type NodeNetTCPResetsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTCPResetsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTCPResetsSentMetricConfig provides config for the node.net.tcp.resets_sent metric.
+type NodeNetTCPResetsSentMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTCPResetsSentMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTCPRetransmitsMetricConfig provides config for the node.net.tcp.retransmits metric.
+type NodeNetTCPRetransmitsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTCPRetransmitsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTransmitDropsMetricConfig provides config for the node.net.transmit_drops metric.
+type NodeNetTransmitDropsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTransmitDropsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTransmitErrorsMetricConfig provides config for the node.net.transmit_errors metric.
+type NodeNetTransmitErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTransmitErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTransmittedMetricConfig provides config for the node.net.transmitted metric.
+type NodeNetTransmittedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTransmittedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetTransmittedPacketsMetricConfig provides config for the node.net.transmitted_packets metric.
+type NodeNetTransmittedPacketsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetTransmittedPacketsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetUDPChecksumErrorsMetricConfig provides config for the node.net.udp.checksum_errors metric.
+type NodeNetUDPChecksumErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetUDPChecksumErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetUDPNoPortMetricConfig provides config for the node.net.udp.no_port metric.
+type NodeNetUDPNoPortMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetUDPNoPortMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetUDPReceiveBufferErrorsMetricConfig provides config for the node.net.udp.receive_buffer_errors metric.
+type NodeNetUDPReceiveBufferErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetUDPReceiveBufferErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetUDPReceiveErrorsMetricConfig provides config for the node.net.udp.receive_errors metric.
+type NodeNetUDPReceiveErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetUDPReceiveErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeNetUDPSendBufferErrorsMetricConfig provides config for the node.net.udp.send_buffer_errors metric.
+type NodeNetUDPSendBufferErrorsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeNetUDPSendBufferErrorsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesCPULogicalCoresMetricConfig provides config for the node.resources.cpu.logical_cores metric.
+type NodeResourcesCPULogicalCoresMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesCPULogicalCoresMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesCPUUsageMetricConfig provides config for the node.resources.cpu.usage metric.
+type NodeResourcesCPUUsageMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesCPUUsageMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskIoTimeMetricConfig provides config for the node.resources.disk.io_time metric.
+type NodeResourcesDiskIoTimeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskIoTimeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskReadMetricConfig provides config for the node.resources.disk.read metric.
+type NodeResourcesDiskReadMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskReadMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskReadTimeMetricConfig provides config for the node.resources.disk.read_time metric.
+type NodeResourcesDiskReadTimeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskReadTimeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskReadsMetricConfig provides config for the node.resources.disk.reads metric.
+type NodeResourcesDiskReadsMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskReadsMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskWriteTimeMetricConfig provides config for the node.resources.disk.write_time metric.
+type NodeResourcesDiskWriteTimeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskWriteTimeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskWritesMetricConfig provides config for the node.resources.disk.writes metric.
+type NodeResourcesDiskWritesMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskWritesMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesDiskWrittenMetricConfig provides config for the node.resources.disk.written metric.
+type NodeResourcesDiskWrittenMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesDiskWrittenMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesMemoryAvailableMetricConfig provides config for the node.resources.memory.available metric.
+type NodeResourcesMemoryAvailableMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesMemoryAvailableMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesMemoryCachedMetricConfig provides config for the node.resources.memory.cached metric.
+type NodeResourcesMemoryCachedMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesMemoryCachedMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesMemoryFreeMetricConfig provides config for the node.resources.memory.free metric.
+type NodeResourcesMemoryFreeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesMemoryFreeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesMemoryTotalMetricConfig provides config for the node.resources.memory.total metric.
+type NodeResourcesMemoryTotalMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesMemoryTotalMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeResourcesPressureWaitingMetricConfig provides config for the node.resources.pressure_waiting metric.
+type NodeResourcesPressureWaitingMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeResourcesPressureWaitingMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
+// NodeUptimeMetricConfig provides config for the node.uptime metric.
+type NodeUptimeMetricConfig struct {
+	Enabled          bool `mapstructure:"enabled"`
+	enabledSetByUser bool
+}
+
+func (ms *NodeUptimeMetricConfig) Unmarshal(parser *confmap.Conf) error {
+	if parser == nil {
+		return nil
+	}
+
+	err := parser.Unmarshal(ms)
+	if err != nil {
+		return err
+	}
+
+	ms.enabledSetByUser = parser.IsSet("enabled")
+	return nil
+}
+
 // MetricsConfig provides config for ebpf_container metrics.
 type MetricsConfig struct {
 	ContainerApplicationType                ContainerApplicationTypeMetricConfig                `mapstructure:"container.application_type"`
@@ -1273,6 +2333,9 @@ type MetricsConfig struct {
 	ContainerDiskIo                         ContainerDiskIoMetricConfig                         `mapstructure:"container.disk.io"`
 	ContainerExits                          ContainerExitsMetricConfig                          `mapstructure:"container.exits"`
 	ContainerInfo                           ContainerInfoMetricConfig                           `mapstructure:"container.info"`
+	ContainerLogBytes                       ContainerLogBytesMetricConfig                       `mapstructure:"container.log.bytes"`
+	ContainerLogLinesDropped                ContainerLogLinesDroppedMetricConfig                `mapstructure:"container.log.lines_dropped"`
+	ContainerLogMessages                    ContainerLogMessagesMetricConfig                    `mapstructure:"container.log.messages"`
 	ContainerMemoryRss                      ContainerMemoryRssMetricConfig                      `mapstructure:"container.memory.rss"`
 	ContainerMemoryUsage                    ContainerMemoryUsageMetricConfig                    `mapstructure:"container.memory.usage"`
 	ContainerMemoryWorkingSet               ContainerMemoryWorkingSetMetricConfig               `mapstructure:"container.memory.working_set"`
@@ -1289,6 +2352,7 @@ type MetricsConfig struct {
 	ContainerNetTCPInboundBytesReceived     ContainerNetTCPInboundBytesReceivedMetricConfig     `mapstructure:"container.net.tcp.inbound.bytes_received"`
 	ContainerNetTCPInboundBytesSent         ContainerNetTCPInboundBytesSentMetricConfig         `mapstructure:"container.net.tcp.inbound.bytes_sent"`
 	ContainerNetTCPInboundConnections       ContainerNetTCPInboundConnectionsMetricConfig       `mapstructure:"container.net.tcp.inbound.connections"`
+	ContainerNetTCPInterZoneBytes           ContainerNetTCPInterZoneBytesMetricConfig           `mapstructure:"container.net.tcp.inter_zone_bytes"`
 	ContainerNetTCPListenInfo               ContainerNetTCPListenInfoMetricConfig               `mapstructure:"container.net.tcp.listen_info"`
 	ContainerNetTCPListenOverflows          ContainerNetTCPListenOverflowsMetricConfig          `mapstructure:"container.net.tcp.listen_overflows"`
 	ContainerNetTCPResets                   ContainerNetTCPResetsMetricConfig                   `mapstructure:"container.net.tcp.resets"`
@@ -1331,6 +2395,55 @@ type MetricsConfig struct {
 	ContainerRestarts                       ContainerRestartsMetricConfig                       `mapstructure:"container.restarts"`
 	ContainerUptime                         ContainerUptimeMetricConfig                         `mapstructure:"container.uptime"`
 	K8sContainerRestartCount                K8sContainerRestartCountMetricConfig                `mapstructure:"k8s.container.restart.count"`
+	NodeAgentInfo                           NodeAgentInfoMetricConfig                           `mapstructure:"node.agent.info"`
+	NodeCloudInfo                           NodeCloudInfoMetricConfig                           `mapstructure:"node.cloud.info"`
+	NodeDiskArrayDisks                      NodeDiskArrayDisksMetricConfig                      `mapstructure:"node.disk.array.disks"`
+	NodeDiskArrayInfo                       NodeDiskArrayInfoMetricConfig                       `mapstructure:"node.disk.array.info"`
+	NodeDiskArraySynced                     NodeDiskArraySyncedMetricConfig                     `mapstructure:"node.disk.array.synced"`
+	NodeDiskHealthMediaErrors               NodeDiskHealthMediaErrorsMetricConfig               `mapstructure:"node.disk.health.media_errors"`
+	NodeDiskHealthPercentageUsed            NodeDiskHealthPercentageUsedMetricConfig            `mapstructure:"node.disk.health.percentage_used"`
+	NodeDiskHealthPowerOn                   NodeDiskHealthPowerOnMetricConfig                   `mapstructure:"node.disk.health.power_on"`
+	NodeDiskHealthStatus                    NodeDiskHealthStatusMetricConfig                    `mapstructure:"node.disk.health.status"`
+	NodeDiskHealthTemperature               NodeDiskHealthTemperatureMetricConfig               `mapstructure:"node.disk.health.temperature"`
+	NodeInfo                                NodeInfoMetricConfig                                `mapstructure:"node.info"`
+	NodeNetConntrackEntries                 NodeNetConntrackEntriesMetricConfig                 `mapstructure:"node.net.conntrack.entries"`
+	NodeNetConntrackLimit                   NodeNetConntrackLimitMetricConfig                   `mapstructure:"node.net.conntrack.limit"`
+	NodeNetInterfaceIP                      NodeNetInterfaceIPMetricConfig                      `mapstructure:"node.net.interface.ip"`
+	NodeNetInterfaceUp                      NodeNetInterfaceUpMetricConfig                      `mapstructure:"node.net.interface.up"`
+	NodeNetListeningPorts                   NodeNetListeningPortsMetricConfig                   `mapstructure:"node.net.listening_ports"`
+	NodeNetReceiveDrops                     NodeNetReceiveDropsMetricConfig                     `mapstructure:"node.net.receive_drops"`
+	NodeNetReceiveErrors                    NodeNetReceiveErrorsMetricConfig                    `mapstructure:"node.net.receive_errors"`
+	NodeNetReceived                         NodeNetReceivedMetricConfig                         `mapstructure:"node.net.received"`
+	NodeNetReceivedPackets                  NodeNetReceivedPacketsMetricConfig                  `mapstructure:"node.net.received_packets"`
+	NodeNetTCPListenDrops                   NodeNetTCPListenDropsMetricConfig                   `mapstructure:"node.net.tcp.listen_drops"`
+	NodeNetTCPListenOverflows               NodeNetTCPListenOverflowsMetricConfig               `mapstructure:"node.net.tcp.listen_overflows"`
+	NodeNetTCPResets                        NodeNetTCPResetsMetricConfig                        `mapstructure:"node.net.tcp.resets"`
+	NodeNetTCPResetsSent                    NodeNetTCPResetsSentMetricConfig                    `mapstructure:"node.net.tcp.resets_sent"`
+	NodeNetTCPRetransmits                   NodeNetTCPRetransmitsMetricConfig                   `mapstructure:"node.net.tcp.retransmits"`
+	NodeNetTransmitDrops                    NodeNetTransmitDropsMetricConfig                    `mapstructure:"node.net.transmit_drops"`
+	NodeNetTransmitErrors                   NodeNetTransmitErrorsMetricConfig                   `mapstructure:"node.net.transmit_errors"`
+	NodeNetTransmitted                      NodeNetTransmittedMetricConfig                      `mapstructure:"node.net.transmitted"`
+	NodeNetTransmittedPackets               NodeNetTransmittedPacketsMetricConfig               `mapstructure:"node.net.transmitted_packets"`
+	NodeNetUDPChecksumErrors                NodeNetUDPChecksumErrorsMetricConfig                `mapstructure:"node.net.udp.checksum_errors"`
+	NodeNetUDPNoPort                        NodeNetUDPNoPortMetricConfig                        `mapstructure:"node.net.udp.no_port"`
+	NodeNetUDPReceiveBufferErrors           NodeNetUDPReceiveBufferErrorsMetricConfig           `mapstructure:"node.net.udp.receive_buffer_errors"`
+	NodeNetUDPReceiveErrors                 NodeNetUDPReceiveErrorsMetricConfig                 `mapstructure:"node.net.udp.receive_errors"`
+	NodeNetUDPSendBufferErrors              NodeNetUDPSendBufferErrorsMetricConfig              `mapstructure:"node.net.udp.send_buffer_errors"`
+	NodeResourcesCPULogicalCores            NodeResourcesCPULogicalCoresMetricConfig            `mapstructure:"node.resources.cpu.logical_cores"`
+	NodeResourcesCPUUsage                   NodeResourcesCPUUsageMetricConfig                   `mapstructure:"node.resources.cpu.usage"`
+	NodeResourcesDiskIoTime                 NodeResourcesDiskIoTimeMetricConfig                 `mapstructure:"node.resources.disk.io_time"`
+	NodeResourcesDiskRead                   NodeResourcesDiskReadMetricConfig                   `mapstructure:"node.resources.disk.read"`
+	NodeResourcesDiskReadTime               NodeResourcesDiskReadTimeMetricConfig               `mapstructure:"node.resources.disk.read_time"`
+	NodeResourcesDiskReads                  NodeResourcesDiskReadsMetricConfig                  `mapstructure:"node.resources.disk.reads"`
+	NodeResourcesDiskWriteTime              NodeResourcesDiskWriteTimeMetricConfig              `mapstructure:"node.resources.disk.write_time"`
+	NodeResourcesDiskWrites                 NodeResourcesDiskWritesMetricConfig                 `mapstructure:"node.resources.disk.writes"`
+	NodeResourcesDiskWritten                NodeResourcesDiskWrittenMetricConfig                `mapstructure:"node.resources.disk.written"`
+	NodeResourcesMemoryAvailable            NodeResourcesMemoryAvailableMetricConfig            `mapstructure:"node.resources.memory.available"`
+	NodeResourcesMemoryCached               NodeResourcesMemoryCachedMetricConfig               `mapstructure:"node.resources.memory.cached"`
+	NodeResourcesMemoryFree                 NodeResourcesMemoryFreeMetricConfig                 `mapstructure:"node.resources.memory.free"`
+	NodeResourcesMemoryTotal                NodeResourcesMemoryTotalMetricConfig                `mapstructure:"node.resources.memory.total"`
+	NodeResourcesPressureWaiting            NodeResourcesPressureWaitingMetricConfig            `mapstructure:"node.resources.pressure_waiting"`
+	NodeUptime                              NodeUptimeMetricConfig                              `mapstructure:"node.uptime"`
 }
 
 func DefaultMetricsConfig() MetricsConfig {
@@ -1348,6 +2461,15 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		ContainerInfo: ContainerInfoMetricConfig{
+			Enabled: true,
+		},
+		ContainerLogBytes: ContainerLogBytesMetricConfig{
+			Enabled: true,
+		},
+		ContainerLogLinesDropped: ContainerLogLinesDroppedMetricConfig{
+			Enabled: true,
+		},
+		ContainerLogMessages: ContainerLogMessagesMetricConfig{
 			Enabled: true,
 		},
 		ContainerMemoryRss: ContainerMemoryRssMetricConfig{
@@ -1396,6 +2518,9 @@ func DefaultMetricsConfig() MetricsConfig {
 			Enabled: true,
 		},
 		ContainerNetTCPInboundConnections: ContainerNetTCPInboundConnectionsMetricConfig{
+			Enabled: true,
+		},
+		ContainerNetTCPInterZoneBytes: ContainerNetTCPInterZoneBytesMetricConfig{
 			Enabled: true,
 		},
 		ContainerNetTCPListenInfo: ContainerNetTCPListenInfoMetricConfig{
@@ -1523,6 +2648,153 @@ func DefaultMetricsConfig() MetricsConfig {
 		},
 		K8sContainerRestartCount: K8sContainerRestartCountMetricConfig{
 			Enabled: false,
+		},
+		NodeAgentInfo: NodeAgentInfoMetricConfig{
+			Enabled: true,
+		},
+		NodeCloudInfo: NodeCloudInfoMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskArrayDisks: NodeDiskArrayDisksMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskArrayInfo: NodeDiskArrayInfoMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskArraySynced: NodeDiskArraySyncedMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskHealthMediaErrors: NodeDiskHealthMediaErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskHealthPercentageUsed: NodeDiskHealthPercentageUsedMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskHealthPowerOn: NodeDiskHealthPowerOnMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskHealthStatus: NodeDiskHealthStatusMetricConfig{
+			Enabled: true,
+		},
+		NodeDiskHealthTemperature: NodeDiskHealthTemperatureMetricConfig{
+			Enabled: true,
+		},
+		NodeInfo: NodeInfoMetricConfig{
+			Enabled: true,
+		},
+		NodeNetConntrackEntries: NodeNetConntrackEntriesMetricConfig{
+			Enabled: true,
+		},
+		NodeNetConntrackLimit: NodeNetConntrackLimitMetricConfig{
+			Enabled: true,
+		},
+		NodeNetInterfaceIP: NodeNetInterfaceIPMetricConfig{
+			Enabled: true,
+		},
+		NodeNetInterfaceUp: NodeNetInterfaceUpMetricConfig{
+			Enabled: true,
+		},
+		NodeNetListeningPorts: NodeNetListeningPortsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetReceiveDrops: NodeNetReceiveDropsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetReceiveErrors: NodeNetReceiveErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetReceived: NodeNetReceivedMetricConfig{
+			Enabled: true,
+		},
+		NodeNetReceivedPackets: NodeNetReceivedPacketsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTCPListenDrops: NodeNetTCPListenDropsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTCPListenOverflows: NodeNetTCPListenOverflowsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTCPResets: NodeNetTCPResetsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTCPResetsSent: NodeNetTCPResetsSentMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTCPRetransmits: NodeNetTCPRetransmitsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTransmitDrops: NodeNetTransmitDropsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTransmitErrors: NodeNetTransmitErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTransmitted: NodeNetTransmittedMetricConfig{
+			Enabled: true,
+		},
+		NodeNetTransmittedPackets: NodeNetTransmittedPacketsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetUDPChecksumErrors: NodeNetUDPChecksumErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetUDPNoPort: NodeNetUDPNoPortMetricConfig{
+			Enabled: true,
+		},
+		NodeNetUDPReceiveBufferErrors: NodeNetUDPReceiveBufferErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetUDPReceiveErrors: NodeNetUDPReceiveErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeNetUDPSendBufferErrors: NodeNetUDPSendBufferErrorsMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesCPULogicalCores: NodeResourcesCPULogicalCoresMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesCPUUsage: NodeResourcesCPUUsageMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskIoTime: NodeResourcesDiskIoTimeMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskRead: NodeResourcesDiskReadMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskReadTime: NodeResourcesDiskReadTimeMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskReads: NodeResourcesDiskReadsMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskWriteTime: NodeResourcesDiskWriteTimeMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskWrites: NodeResourcesDiskWritesMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesDiskWritten: NodeResourcesDiskWrittenMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesMemoryAvailable: NodeResourcesMemoryAvailableMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesMemoryCached: NodeResourcesMemoryCachedMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesMemoryFree: NodeResourcesMemoryFreeMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesMemoryTotal: NodeResourcesMemoryTotalMetricConfig{
+			Enabled: true,
+		},
+		NodeResourcesPressureWaiting: NodeResourcesPressureWaitingMetricConfig{
+			Enabled: true,
+		},
+		NodeUptime: NodeUptimeMetricConfig{
+			Enabled: true,
 		},
 	}
 }

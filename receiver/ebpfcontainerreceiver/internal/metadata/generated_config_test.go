@@ -41,6 +41,15 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerInfo: ContainerInfoMetricConfig{
 						Enabled: true,
 					},
+					ContainerLogBytes: ContainerLogBytesMetricConfig{
+						Enabled: true,
+					},
+					ContainerLogLinesDropped: ContainerLogLinesDroppedMetricConfig{
+						Enabled: true,
+					},
+					ContainerLogMessages: ContainerLogMessagesMetricConfig{
+						Enabled: true,
+					},
 					ContainerMemoryRss: ContainerMemoryRssMetricConfig{
 						Enabled: true,
 					},
@@ -87,6 +96,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					ContainerNetTCPInboundConnections: ContainerNetTCPInboundConnectionsMetricConfig{
+						Enabled: true,
+					},
+					ContainerNetTCPInterZoneBytes: ContainerNetTCPInterZoneBytesMetricConfig{
 						Enabled: true,
 					},
 					ContainerNetTCPListenInfo: ContainerNetTCPListenInfoMetricConfig{
@@ -213,6 +225,153 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: true,
 					},
 					K8sContainerRestartCount: K8sContainerRestartCountMetricConfig{
+						Enabled: true,
+					},
+					NodeAgentInfo: NodeAgentInfoMetricConfig{
+						Enabled: true,
+					},
+					NodeCloudInfo: NodeCloudInfoMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskArrayDisks: NodeDiskArrayDisksMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskArrayInfo: NodeDiskArrayInfoMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskArraySynced: NodeDiskArraySyncedMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskHealthMediaErrors: NodeDiskHealthMediaErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskHealthPercentageUsed: NodeDiskHealthPercentageUsedMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskHealthPowerOn: NodeDiskHealthPowerOnMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskHealthStatus: NodeDiskHealthStatusMetricConfig{
+						Enabled: true,
+					},
+					NodeDiskHealthTemperature: NodeDiskHealthTemperatureMetricConfig{
+						Enabled: true,
+					},
+					NodeInfo: NodeInfoMetricConfig{
+						Enabled: true,
+					},
+					NodeNetConntrackEntries: NodeNetConntrackEntriesMetricConfig{
+						Enabled: true,
+					},
+					NodeNetConntrackLimit: NodeNetConntrackLimitMetricConfig{
+						Enabled: true,
+					},
+					NodeNetInterfaceIP: NodeNetInterfaceIPMetricConfig{
+						Enabled: true,
+					},
+					NodeNetInterfaceUp: NodeNetInterfaceUpMetricConfig{
+						Enabled: true,
+					},
+					NodeNetListeningPorts: NodeNetListeningPortsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetReceiveDrops: NodeNetReceiveDropsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetReceiveErrors: NodeNetReceiveErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetReceived: NodeNetReceivedMetricConfig{
+						Enabled: true,
+					},
+					NodeNetReceivedPackets: NodeNetReceivedPacketsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTCPListenDrops: NodeNetTCPListenDropsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTCPListenOverflows: NodeNetTCPListenOverflowsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTCPResets: NodeNetTCPResetsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTCPResetsSent: NodeNetTCPResetsSentMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTCPRetransmits: NodeNetTCPRetransmitsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTransmitDrops: NodeNetTransmitDropsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTransmitErrors: NodeNetTransmitErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTransmitted: NodeNetTransmittedMetricConfig{
+						Enabled: true,
+					},
+					NodeNetTransmittedPackets: NodeNetTransmittedPacketsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetUDPChecksumErrors: NodeNetUDPChecksumErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetUDPNoPort: NodeNetUDPNoPortMetricConfig{
+						Enabled: true,
+					},
+					NodeNetUDPReceiveBufferErrors: NodeNetUDPReceiveBufferErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetUDPReceiveErrors: NodeNetUDPReceiveErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeNetUDPSendBufferErrors: NodeNetUDPSendBufferErrorsMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesCPULogicalCores: NodeResourcesCPULogicalCoresMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesCPUUsage: NodeResourcesCPUUsageMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskIoTime: NodeResourcesDiskIoTimeMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskRead: NodeResourcesDiskReadMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskReadTime: NodeResourcesDiskReadTimeMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskReads: NodeResourcesDiskReadsMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskWriteTime: NodeResourcesDiskWriteTimeMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskWrites: NodeResourcesDiskWritesMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesDiskWritten: NodeResourcesDiskWrittenMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesMemoryAvailable: NodeResourcesMemoryAvailableMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesMemoryCached: NodeResourcesMemoryCachedMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesMemoryFree: NodeResourcesMemoryFreeMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesMemoryTotal: NodeResourcesMemoryTotalMetricConfig{
+						Enabled: true,
+					},
+					NodeResourcesPressureWaiting: NodeResourcesPressureWaitingMetricConfig{
+						Enabled: true,
+					},
+					NodeUptime: NodeUptimeMetricConfig{
 						Enabled: true,
 					},
 				},
@@ -237,6 +396,15 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					ContainerInfo: ContainerInfoMetricConfig{
 						Enabled: false,
 					},
+					ContainerLogBytes: ContainerLogBytesMetricConfig{
+						Enabled: false,
+					},
+					ContainerLogLinesDropped: ContainerLogLinesDroppedMetricConfig{
+						Enabled: false,
+					},
+					ContainerLogMessages: ContainerLogMessagesMetricConfig{
+						Enabled: false,
+					},
 					ContainerMemoryRss: ContainerMemoryRssMetricConfig{
 						Enabled: false,
 					},
@@ -283,6 +451,9 @@ func TestMetricsBuilderConfig(t *testing.T) {
 						Enabled: false,
 					},
 					ContainerNetTCPInboundConnections: ContainerNetTCPInboundConnectionsMetricConfig{
+						Enabled: false,
+					},
+					ContainerNetTCPInterZoneBytes: ContainerNetTCPInterZoneBytesMetricConfig{
 						Enabled: false,
 					},
 					ContainerNetTCPListenInfo: ContainerNetTCPListenInfoMetricConfig{
@@ -411,6 +582,153 @@ func TestMetricsBuilderConfig(t *testing.T) {
 					K8sContainerRestartCount: K8sContainerRestartCountMetricConfig{
 						Enabled: false,
 					},
+					NodeAgentInfo: NodeAgentInfoMetricConfig{
+						Enabled: false,
+					},
+					NodeCloudInfo: NodeCloudInfoMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskArrayDisks: NodeDiskArrayDisksMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskArrayInfo: NodeDiskArrayInfoMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskArraySynced: NodeDiskArraySyncedMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskHealthMediaErrors: NodeDiskHealthMediaErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskHealthPercentageUsed: NodeDiskHealthPercentageUsedMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskHealthPowerOn: NodeDiskHealthPowerOnMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskHealthStatus: NodeDiskHealthStatusMetricConfig{
+						Enabled: false,
+					},
+					NodeDiskHealthTemperature: NodeDiskHealthTemperatureMetricConfig{
+						Enabled: false,
+					},
+					NodeInfo: NodeInfoMetricConfig{
+						Enabled: false,
+					},
+					NodeNetConntrackEntries: NodeNetConntrackEntriesMetricConfig{
+						Enabled: false,
+					},
+					NodeNetConntrackLimit: NodeNetConntrackLimitMetricConfig{
+						Enabled: false,
+					},
+					NodeNetInterfaceIP: NodeNetInterfaceIPMetricConfig{
+						Enabled: false,
+					},
+					NodeNetInterfaceUp: NodeNetInterfaceUpMetricConfig{
+						Enabled: false,
+					},
+					NodeNetListeningPorts: NodeNetListeningPortsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetReceiveDrops: NodeNetReceiveDropsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetReceiveErrors: NodeNetReceiveErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetReceived: NodeNetReceivedMetricConfig{
+						Enabled: false,
+					},
+					NodeNetReceivedPackets: NodeNetReceivedPacketsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTCPListenDrops: NodeNetTCPListenDropsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTCPListenOverflows: NodeNetTCPListenOverflowsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTCPResets: NodeNetTCPResetsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTCPResetsSent: NodeNetTCPResetsSentMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTCPRetransmits: NodeNetTCPRetransmitsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTransmitDrops: NodeNetTransmitDropsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTransmitErrors: NodeNetTransmitErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTransmitted: NodeNetTransmittedMetricConfig{
+						Enabled: false,
+					},
+					NodeNetTransmittedPackets: NodeNetTransmittedPacketsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetUDPChecksumErrors: NodeNetUDPChecksumErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetUDPNoPort: NodeNetUDPNoPortMetricConfig{
+						Enabled: false,
+					},
+					NodeNetUDPReceiveBufferErrors: NodeNetUDPReceiveBufferErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetUDPReceiveErrors: NodeNetUDPReceiveErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeNetUDPSendBufferErrors: NodeNetUDPSendBufferErrorsMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesCPULogicalCores: NodeResourcesCPULogicalCoresMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesCPUUsage: NodeResourcesCPUUsageMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskIoTime: NodeResourcesDiskIoTimeMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskRead: NodeResourcesDiskReadMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskReadTime: NodeResourcesDiskReadTimeMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskReads: NodeResourcesDiskReadsMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskWriteTime: NodeResourcesDiskWriteTimeMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskWrites: NodeResourcesDiskWritesMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesDiskWritten: NodeResourcesDiskWrittenMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesMemoryAvailable: NodeResourcesMemoryAvailableMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesMemoryCached: NodeResourcesMemoryCachedMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesMemoryFree: NodeResourcesMemoryFreeMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesMemoryTotal: NodeResourcesMemoryTotalMetricConfig{
+						Enabled: false,
+					},
+					NodeResourcesPressureWaiting: NodeResourcesPressureWaitingMetricConfig{
+						Enabled: false,
+					},
+					NodeUptime: NodeUptimeMetricConfig{
+						Enabled: false,
+					},
 				},
 			},
 		},
@@ -418,7 +736,7 @@ func TestMetricsBuilderConfig(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg := loadMetricsBuilderConfig(t, tt.name)
-			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerApplicationTypeMetricConfig{}, ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerExitsMetricConfig{}, ContainerInfoMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerOomKillsMetricConfig{}, ContainerResourcesCPUDelayMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesDelayMetricConfig{}, ContainerResourcesDiskDelayMetricConfig{}, ContainerResourcesDiskReadMetricConfig{}, ContainerResourcesDiskReadsMetricConfig{}, ContainerResourcesDiskReservedMetricConfig{}, ContainerResourcesDiskSizeMetricConfig{}, ContainerResourcesDiskUsedMetricConfig{}, ContainerResourcesDiskWritesMetricConfig{}, ContainerResourcesDiskWrittenMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerRestartsMetricConfig{}, ContainerUptimeMetricConfig{}, K8sContainerRestartCountMetricConfig{}))
+			diff := cmp.Diff(tt.want, cfg, cmpopts.IgnoreUnexported(ContainerApplicationTypeMetricConfig{}, ContainerCPUTimeMetricConfig{}, ContainerDiskIoMetricConfig{}, ContainerExitsMetricConfig{}, ContainerInfoMetricConfig{}, ContainerLogBytesMetricConfig{}, ContainerLogLinesDroppedMetricConfig{}, ContainerLogMessagesMetricConfig{}, ContainerMemoryRssMetricConfig{}, ContainerMemoryUsageMetricConfig{}, ContainerMemoryWorkingSetMetricConfig{}, ContainerNetLatencyMetricConfig{}, ContainerNetTCPAcceptQueueMetricConfig{}, ContainerNetTCPAcceptQueueLimitMetricConfig{}, ContainerNetTCPActiveConnectionsMetricConfig{}, ContainerNetTCPBytesReceivedMetricConfig{}, ContainerNetTCPBytesSentMetricConfig{}, ContainerNetTCPConnectErrorsMetricConfig{}, ContainerNetTCPConnectionTimeMetricConfig{}, ContainerNetTCPFailedConnectsMetricConfig{}, ContainerNetTCPInboundActiveMetricConfig{}, ContainerNetTCPInboundBytesReceivedMetricConfig{}, ContainerNetTCPInboundBytesSentMetricConfig{}, ContainerNetTCPInboundConnectionsMetricConfig{}, ContainerNetTCPInterZoneBytesMetricConfig{}, ContainerNetTCPListenInfoMetricConfig{}, ContainerNetTCPListenOverflowsMetricConfig{}, ContainerNetTCPResetsMetricConfig{}, ContainerNetTCPRetransmitsMetricConfig{}, ContainerNetTCPRttMetricConfig{}, ContainerNetTCPSuccessfulConnectsMetricConfig{}, ContainerOomKillsMetricConfig{}, ContainerResourcesCPUDelayMetricConfig{}, ContainerResourcesCPULimitCoresMetricConfig{}, ContainerResourcesCPUPeriodsMetricConfig{}, ContainerResourcesCPUPressureWaitingMetricConfig{}, ContainerResourcesCPUSystemMetricConfig{}, ContainerResourcesCPUThrottledMetricConfig{}, ContainerResourcesCPUThrottledPeriodsMetricConfig{}, ContainerResourcesCPUUsageMetricConfig{}, ContainerResourcesCPUUserMetricConfig{}, ContainerResourcesDelayMetricConfig{}, ContainerResourcesDiskDelayMetricConfig{}, ContainerResourcesDiskReadMetricConfig{}, ContainerResourcesDiskReadsMetricConfig{}, ContainerResourcesDiskReservedMetricConfig{}, ContainerResourcesDiskSizeMetricConfig{}, ContainerResourcesDiskUsedMetricConfig{}, ContainerResourcesDiskWritesMetricConfig{}, ContainerResourcesDiskWrittenMetricConfig{}, ContainerResourcesIoPressureWaitingMetricConfig{}, ContainerResourcesMemoryCacheMetricConfig{}, ContainerResourcesMemoryEventsMetricConfig{}, ContainerResourcesMemoryFaultsMetricConfig{}, ContainerResourcesMemoryKernelMetricConfig{}, ContainerResourcesMemoryLimitMetricConfig{}, ContainerResourcesMemoryPeakMetricConfig{}, ContainerResourcesMemoryPressureWaitingMetricConfig{}, ContainerResourcesMemoryRssMetricConfig{}, ContainerResourcesMemorySwapMetricConfig{}, ContainerResourcesMemoryUsageMetricConfig{}, ContainerResourcesMemoryWorkingSetMetricConfig{}, ContainerResourcesPidsMetricConfig{}, ContainerResourcesPidsLimitMetricConfig{}, ContainerRestartsMetricConfig{}, ContainerUptimeMetricConfig{}, K8sContainerRestartCountMetricConfig{}, NodeAgentInfoMetricConfig{}, NodeCloudInfoMetricConfig{}, NodeDiskArrayDisksMetricConfig{}, NodeDiskArrayInfoMetricConfig{}, NodeDiskArraySyncedMetricConfig{}, NodeDiskHealthMediaErrorsMetricConfig{}, NodeDiskHealthPercentageUsedMetricConfig{}, NodeDiskHealthPowerOnMetricConfig{}, NodeDiskHealthStatusMetricConfig{}, NodeDiskHealthTemperatureMetricConfig{}, NodeInfoMetricConfig{}, NodeNetConntrackEntriesMetricConfig{}, NodeNetConntrackLimitMetricConfig{}, NodeNetInterfaceIPMetricConfig{}, NodeNetInterfaceUpMetricConfig{}, NodeNetListeningPortsMetricConfig{}, NodeNetReceiveDropsMetricConfig{}, NodeNetReceiveErrorsMetricConfig{}, NodeNetReceivedMetricConfig{}, NodeNetReceivedPacketsMetricConfig{}, NodeNetTCPListenDropsMetricConfig{}, NodeNetTCPListenOverflowsMetricConfig{}, NodeNetTCPResetsMetricConfig{}, NodeNetTCPResetsSentMetricConfig{}, NodeNetTCPRetransmitsMetricConfig{}, NodeNetTransmitDropsMetricConfig{}, NodeNetTransmitErrorsMetricConfig{}, NodeNetTransmittedMetricConfig{}, NodeNetTransmittedPacketsMetricConfig{}, NodeNetUDPChecksumErrorsMetricConfig{}, NodeNetUDPNoPortMetricConfig{}, NodeNetUDPReceiveBufferErrorsMetricConfig{}, NodeNetUDPReceiveErrorsMetricConfig{}, NodeNetUDPSendBufferErrorsMetricConfig{}, NodeResourcesCPULogicalCoresMetricConfig{}, NodeResourcesCPUUsageMetricConfig{}, NodeResourcesDiskIoTimeMetricConfig{}, NodeResourcesDiskReadMetricConfig{}, NodeResourcesDiskReadTimeMetricConfig{}, NodeResourcesDiskReadsMetricConfig{}, NodeResourcesDiskWriteTimeMetricConfig{}, NodeResourcesDiskWritesMetricConfig{}, NodeResourcesDiskWrittenMetricConfig{}, NodeResourcesMemoryAvailableMetricConfig{}, NodeResourcesMemoryCachedMetricConfig{}, NodeResourcesMemoryFreeMetricConfig{}, NodeResourcesMemoryTotalMetricConfig{}, NodeResourcesPressureWaitingMetricConfig{}, NodeUptimeMetricConfig{}))
 			require.Emptyf(t, diff, "Config mismatch (-expected +actual):\n%s", diff)
 		})
 	}

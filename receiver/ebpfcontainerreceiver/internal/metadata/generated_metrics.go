@@ -17,6 +17,40 @@ const (
 	AggregationStrategyMax = "max"
 )
 
+// AttributeArrayDiskState specifies the value array_disk_state attribute.
+type AttributeArrayDiskState int
+
+const (
+	_ AttributeArrayDiskState = iota
+	AttributeArrayDiskStateActive
+	AttributeArrayDiskStateDown
+	AttributeArrayDiskStateFailed
+	AttributeArrayDiskStateSpare
+)
+
+// String returns the string representation of the AttributeArrayDiskState.
+func (av AttributeArrayDiskState) String() string {
+	switch av {
+	case AttributeArrayDiskStateActive:
+		return "active"
+	case AttributeArrayDiskStateDown:
+		return "down"
+	case AttributeArrayDiskStateFailed:
+		return "failed"
+	case AttributeArrayDiskStateSpare:
+		return "spare"
+	}
+	return ""
+}
+
+// MapAttributeArrayDiskState is a helper map of string to AttributeArrayDiskState attribute value.
+var MapAttributeArrayDiskState = map[string]AttributeArrayDiskState{
+	"active": AttributeArrayDiskStateActive,
+	"down":   AttributeArrayDiskStateDown,
+	"failed": AttributeArrayDiskStateFailed,
+	"spare":  AttributeArrayDiskStateSpare,
+}
+
 // AttributeCPUMode specifies the value cpu.mode attribute.
 type AttributeCPUMode int
 
@@ -277,6 +311,100 @@ var MapAttributeKind = map[string]AttributeKind{
 	"some": AttributeKindSome,
 }
 
+// AttributeLevel specifies the value level attribute.
+type AttributeLevel int
+
+const (
+	_ AttributeLevel = iota
+	AttributeLevelCritical
+	AttributeLevelDebug
+	AttributeLevelError
+	AttributeLevelInfo
+	AttributeLevelUnknown
+	AttributeLevelWarning
+)
+
+// String returns the string representation of the AttributeLevel.
+func (av AttributeLevel) String() string {
+	switch av {
+	case AttributeLevelCritical:
+		return "critical"
+	case AttributeLevelDebug:
+		return "debug"
+	case AttributeLevelError:
+		return "error"
+	case AttributeLevelInfo:
+		return "info"
+	case AttributeLevelUnknown:
+		return "unknown"
+	case AttributeLevelWarning:
+		return "warning"
+	}
+	return ""
+}
+
+// MapAttributeLevel is a helper map of string to AttributeLevel attribute value.
+var MapAttributeLevel = map[string]AttributeLevel{
+	"critical": AttributeLevelCritical,
+	"debug":    AttributeLevelDebug,
+	"error":    AttributeLevelError,
+	"info":     AttributeLevelInfo,
+	"unknown":  AttributeLevelUnknown,
+	"warning":  AttributeLevelWarning,
+}
+
+// AttributeLogDropReason specifies the value log_drop_reason attribute.
+type AttributeLogDropReason int
+
+const (
+	_ AttributeLogDropReason = iota
+	AttributeLogDropReasonRateLimit
+)
+
+// String returns the string representation of the AttributeLogDropReason.
+func (av AttributeLogDropReason) String() string {
+	switch av {
+	case AttributeLogDropReasonRateLimit:
+		return "rate_limit"
+	}
+	return ""
+}
+
+// MapAttributeLogDropReason is a helper map of string to AttributeLogDropReason attribute value.
+var MapAttributeLogDropReason = map[string]AttributeLogDropReason{
+	"rate_limit": AttributeLogDropReasonRateLimit,
+}
+
+// AttributeLogLoss specifies the value log_loss attribute.
+type AttributeLogLoss int
+
+const (
+	_ AttributeLogLoss = iota
+	AttributeLogLossAbandoned
+	AttributeLogLossDeleted
+	AttributeLogLossTruncated
+)
+
+// String returns the string representation of the AttributeLogLoss.
+func (av AttributeLogLoss) String() string {
+	switch av {
+	case AttributeLogLossAbandoned:
+		return "abandoned"
+	case AttributeLogLossDeleted:
+		return "deleted"
+	case AttributeLogLossTruncated:
+		return "truncated"
+	}
+	return ""
+}
+
+// MapAttributeLogLoss is a helper map of string to AttributeLogLoss attribute value.
+var MapAttributeLogLoss = map[string]AttributeLogLoss{
+	"abandoned": AttributeLogLossAbandoned,
+	"deleted":   AttributeLogLossDeleted,
+	"truncated": AttributeLogLossTruncated,
+}
+
 // AttributeMemoryEventType specifies the value memory_event_type attribute.
 type AttributeMemoryEventType int
 
@@ -315,6 +443,56 @@ var MapAttributeMemoryEventType = map[string]AttributeMemoryEventType{
 	"oom_kill": AttributeMemoryEventTypeOomKill,
 }
 
+// AttributeNodeCPUMode specifies the value node_cpu_mode attribute.
+type AttributeNodeCPUMode int
+
+const (
+	_ AttributeNodeCPUMode = iota
+	AttributeNodeCPUModeIdle
+	AttributeNodeCPUModeIowait
+	AttributeNodeCPUModeIrq
+	AttributeNodeCPUModeNice
+	AttributeNodeCPUModeSoftirq
+	AttributeNodeCPUModeSteal
+	AttributeNodeCPUModeSystem
+	AttributeNodeCPUModeUser
+)
+
+// String returns the string representation of the AttributeNodeCPUMode.
+func (av AttributeNodeCPUMode) String() string {
+	switch av {
+	case AttributeNodeCPUModeIdle:
+		return "idle"
+	case AttributeNodeCPUModeIowait:
+		return "iowait"
+	case AttributeNodeCPUModeIrq:
+		return "irq"
+	case AttributeNodeCPUModeNice:
+		return "nice"
+	case AttributeNodeCPUModeSoftirq:
+		return "softirq"
+	case AttributeNodeCPUModeSteal:
+		return "steal"
+	case AttributeNodeCPUModeSystem:
+		return "system"
+	case AttributeNodeCPUModeUser:
+		return "user"
+	}
+	return ""
+}
+
+// MapAttributeNodeCPUMode is a helper map of string to AttributeNodeCPUMode attribute value.
+var MapAttributeNodeCPUMode = map[string]AttributeNodeCPUMode{
+	"idle":    AttributeNodeCPUModeIdle,
+	"iowait":  AttributeNodeCPUModeIowait,
+	"irq":     AttributeNodeCPUModeIrq,
+	"nice":    AttributeNodeCPUModeNice,
+	"softirq": AttributeNodeCPUModeSoftirq,
+	"steal":   AttributeNodeCPUModeSteal,
+	"system":  AttributeNodeCPUModeSystem,
+	"user":    AttributeNodeCPUModeUser,
+}
+
 // AttributePhase specifies the value phase attribute.
 type AttributePhase int
 
@@ -341,6 +519,62 @@ var MapAttributePhase = map[string]AttributePhase{
 	"read":  AttributePhaseRead,
 }
 
+// AttributePressureResource specifies the value pressure_resource attribute.
+type AttributePressureResource int
+
+const (
+	_ AttributePressureResource = iota
+	AttributePressureResourceCPU
+	AttributePressureResourceIo
+	AttributePressureResourceMemory
+)
+
+// String returns the string representation of the AttributePressureResource.
+func (av AttributePressureResource) String() string {
+	switch av {
+	case AttributePressureResourceCPU:
+		return "cpu"
+	case AttributePressureResourceIo:
+		return "io"
+	case AttributePressureResourceMemory:
+		return "memory"
+	}
+	return ""
+}
+
+// MapAttributePressureResource is a helper map of string to AttributePressureResource attribute value.
+var MapAttributePressureResource = map[string]AttributePressureResource{
+	"cpu":    AttributePressureResourceCPU,
+	"io":     AttributePressureResourceIo,
+	"memory": AttributePressureResourceMemory,
+}
+
+// AttributeTransport specifies the value transport attribute.
+type AttributeTransport int
+
+const (
+	_ AttributeTransport = iota
+	AttributeTransportTCP
+	AttributeTransportUDP
+)
+
+// String returns the string representation of the AttributeTransport.
+func (av AttributeTransport) String() string {
+	switch av {
+	case AttributeTransportTCP:
+		return "tcp"
+	case AttributeTransportUDP:
+		return "udp"
+	}
+	return ""
+}
+
+// MapAttributeTransport is a helper map of string to AttributeTransport attribute value.
+var MapAttributeTransport = map[string]AttributeTransport{
+	"tcp": AttributeTransportTCP,
+	"udp": AttributeTransportUDP,
+}
+
 var MetricsInfo = metricsInfo{
 	ContainerApplicationType: metricInfo{
 		Name:       "container.application_type",
@@ -361,6 +595,18 @@ var MetricsInfo = metricsInfo{
 	ContainerInfo: metricInfo{
 		Name:       "container.info",
 		Attributes: []string{"image", "systemd_triggered_by", "systemd_type"},
+	},
+	ContainerLogBytes: metricInfo{
+		Name:       "container.log.bytes",
+		Attributes: []string{"source"},
+	},
+	ContainerLogLinesDropped: metricInfo{
+		Name:       "container.log.lines_dropped",
+		Attributes: []string{"source", "log_drop_reason"},
+	},
+	ContainerLogMessages: metricInfo{
+		Name:       "container.log.messages",
+		Attributes: []string{"source", "level", "pattern_hash", "sample"},
 	},
 	ContainerMemoryRss: metricInfo{
 		Name: "container.memory.rss",
@@ -422,6 +668,10 @@ var MetricsInfo = metricsInfo{
 	ContainerNetTCPInboundConnections: metricInfo{
 		Name:       "container.net.tcp.inbound.connections",
 		Attributes: []string{"listen_addr"},
+	},
+	ContainerNetTCPInterZoneBytes: metricInfo{
+		Name:       "container.net.tcp.inter_zone_bytes",
+		Attributes: []string{"zone", "direction"},
 	},
 	ContainerNetTCPListenInfo: metricInfo{
 		Name:       "container.net.tcp.listen_info",
@@ -568,6 +818,184 @@ var MetricsInfo = metricsInfo{
 	K8sContainerRestartCount: metricInfo{
 		Name: "k8s.container.restart.count",
 	},
+	NodeAgentInfo: metricInfo{
+		Name:       "node.agent.info",
+		Attributes: []string{"version"},
+	},
+	NodeCloudInfo: metricInfo{
+		Name:       "node.cloud.info",
+		Attributes: []string{"provider", "account_id", "instance_id", "instance_type", "instance_life_cycle", "region", "availability_zone", "availability_zone_id", "local_ipv4", "public_ipv4"},
+	},
+	NodeDiskArrayDisks: metricInfo{
+		Name:       "node.disk.array.disks",
+		Attributes: []string{"disk", "array_disk_state"},
+	},
+	NodeDiskArrayInfo: metricInfo{
+		Name:       "node.disk.array.info",
+		Attributes: []string{"disk", "array_level", "array_state"},
+	},
+	NodeDiskArraySynced: metricInfo{
+		Name:       "node.disk.array.synced",
+		Attributes: []string{"disk"},
+	},
+	NodeDiskHealthMediaErrors: metricInfo{
+		Name:       "node.disk.health.media_errors",
+		Attributes: []string{"disk"},
+	},
+	NodeDiskHealthPercentageUsed: metricInfo{
+		Name:       "node.disk.health.percentage_used",
+		Attributes: []string{"disk"},
+	},
+	NodeDiskHealthPowerOn: metricInfo{
+		Name:       "node.disk.health.power_on",
+		Attributes: []string{"disk"},
+	},
+	NodeDiskHealthStatus: metricInfo{
+		Name:       "node.disk.health.status",
+		Attributes: []string{"disk"},
+	},
+	NodeDiskHealthTemperature: metricInfo{
+		Name:       "node.disk.health.temperature",
+		Attributes: []string{"disk"},
+	},
+	NodeInfo: metricInfo{
+		Name:       "node.info",
+		Attributes: []string{"hostname", "kernel_version"},
+	},
+	NodeNetConntrackEntries: metricInfo{
+		Name: "node.net.conntrack.entries",
+	},
+	NodeNetConntrackLimit: metricInfo{
+		Name: "node.net.conntrack.limit",
+	},
+	NodeNetInterfaceIP: metricInfo{
+		Name:       "node.net.interface.ip",
+		Attributes: []string{"interface", "ip"},
+	},
+	NodeNetInterfaceUp: metricInfo{
+		Name:       "node.net.interface.up",
+		Attributes: []string{"interface"},
+	},
+	NodeNetListeningPorts: metricInfo{
+		Name:       "node.net.listening_ports",
+		Attributes: []string{"transport"},
+	},
+	NodeNetReceiveDrops: metricInfo{
+		Name:       "node.net.receive_drops",
+		Attributes: []string{"interface"},
+	},
+	NodeNetReceiveErrors: metricInfo{
+		Name:       "node.net.receive_errors",
+		Attributes: []string{"interface"},
+	},
+	NodeNetReceived: metricInfo{
+		Name:       "node.net.received",
+		Attributes: []string{"interface"},
+	},
+	NodeNetReceivedPackets: metricInfo{
+		Name:       "node.net.received_packets",
+		Attributes: []string{"interface"},
+	},
+	NodeNetTCPListenDrops: metricInfo{
+		Name: "node.net.tcp.listen_drops",
+	},
+	NodeNetTCPListenOverflows: metricInfo{
+		Name: "node.net.tcp.listen_overflows",
+	},
+	NodeNetTCPResets: metricInfo{
+		Name: "node.net.tcp.resets",
+	},
+	NodeNetTCPResetsSent: metricInfo{
+		Name: "node.net.tcp.resets_sent",
+	},
+	NodeNetTCPRetransmits: metricInfo{
+		Name: "node.net.tcp.retransmits",
+	},
+	NodeNetTransmitDrops: metricInfo{
+		Name:       "node.net.transmit_drops",
+		Attributes: []string{"interface"},
+	},
+	NodeNetTransmitErrors: metricInfo{
+		Name:       "node.net.transmit_errors",
+		Attributes: []string{"interface"},
+	},
+	NodeNetTransmitted: metricInfo{
+		Name:       "node.net.transmitted",
+		Attributes: []string{"interface"},
+	},
+	NodeNetTransmittedPackets: metricInfo{
+		Name:       "node.net.transmitted_packets",
+		Attributes: []string{"interface"},
+	},
+	NodeNetUDPChecksumErrors: metricInfo{
+		Name: "node.net.udp.checksum_errors",
+	},
+	NodeNetUDPNoPort: metricInfo{
+		Name: "node.net.udp.no_port",
+	},
+	NodeNetUDPReceiveBufferErrors: metricInfo{
+		Name: "node.net.udp.receive_buffer_errors",
+	},
+	NodeNetUDPReceiveErrors: metricInfo{
+		Name: "node.net.udp.receive_errors",
+	},
+	NodeNetUDPSendBufferErrors: metricInfo{
+		Name: "node.net.udp.send_buffer_errors",
+	},
+	NodeResourcesCPULogicalCores: metricInfo{
+		Name: "node.resources.cpu.logical_cores",
+	},
+	NodeResourcesCPUUsage: metricInfo{
+		Name:       "node.resources.cpu.usage",
+		Attributes: []string{"node_cpu_mode"},
+	},
+	NodeResourcesDiskIoTime: metricInfo{
+		Name:       "node.resources.disk.io_time",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesDiskRead: metricInfo{
+		Name:       "node.resources.disk.read",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesDiskReadTime: metricInfo{
+		Name:       "node.resources.disk.read_time",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesDiskReads: metricInfo{
+		Name:       "node.resources.disk.reads",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesDiskWriteTime: metricInfo{
+		Name:       "node.resources.disk.write_time",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesDiskWrites: metricInfo{
+		Name:       "node.resources.disk.writes",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesDiskWritten: metricInfo{
+		Name:       "node.resources.disk.written",
+		Attributes: []string{"disk"},
+	},
+	NodeResourcesMemoryAvailable: metricInfo{
+		Name: "node.resources.memory.available",
+	},
+	NodeResourcesMemoryCached: metricInfo{
+		Name: "node.resources.memory.cached",
+	},
+	NodeResourcesMemoryFree: metricInfo{
+		Name: "node.resources.memory.free",
+	},
+	NodeResourcesMemoryTotal: metricInfo{
+		Name: "node.resources.memory.total",
+	},
+	NodeResourcesPressureWaiting: metricInfo{
+		Name:       "node.resources.pressure_waiting",
+		Attributes: []string{"pressure_resource", "kind"},
+	},
+	NodeUptime: metricInfo{
+		Name: "node.uptime",
+	},
 }
 
 type metricsInfo struct {
@@ -576,6 +1004,9 @@ type metricsInfo struct {
 	ContainerDiskIo                         metricInfo
 	ContainerExits                          metricInfo
 	ContainerInfo                           metricInfo
+	ContainerLogBytes                       metricInfo
+	ContainerLogLinesDropped                metricInfo
+	ContainerLogMessages                    metricInfo
 	ContainerMemoryRss                      metricInfo
 	ContainerMemoryUsage                    metricInfo
 	ContainerMemoryWorkingSet               metricInfo
@@ -592,6 +1023,7 @@ type metricsInfo struct {
 	ContainerNetTCPInboundBytesReceived     metricInfo
 	ContainerNetTCPInboundBytesSent         metricInfo
 	ContainerNetTCPInboundConnections       metricInfo
+	ContainerNetTCPInterZoneBytes           metricInfo
 	ContainerNetTCPListenInfo               metricInfo
 	ContainerNetTCPListenOverflows          metricInfo
 	ContainerNetTCPResets                   metricInfo
@@ -634,6 +1066,55 @@ type metricsInfo struct {
 	ContainerRestarts                       metricInfo
 	ContainerUptime                         metricInfo
 	K8sContainerRestartCount                metricInfo
+	NodeAgentInfo                           metricInfo
+	NodeCloudInfo                           metricInfo
+	NodeDiskArrayDisks                      metricInfo
+	NodeDiskArrayInfo                       metricInfo
+	NodeDiskArraySynced                     metricInfo
+	NodeDiskHealthMediaErrors               metricInfo
+	NodeDiskHealthPercentageUsed            metricInfo
+	NodeDiskHealthPowerOn                   metricInfo
+	NodeDiskHealthStatus                    metricInfo
+	NodeDiskHealthTemperature               metricInfo
+	NodeInfo                                metricInfo
+	NodeNetConntrackEntries                 metricInfo
+	NodeNetConntrackLimit                   metricInfo
+	NodeNetInterfaceIP                      metricInfo
+	NodeNetInterfaceUp                      metricInfo
+	NodeNetListeningPorts                   metricInfo
+	NodeNetReceiveDrops                     metricInfo
+	NodeNetReceiveErrors                    metricInfo
+	NodeNetReceived                         metricInfo
+	NodeNetReceivedPackets                  metricInfo
+	NodeNetTCPListenDrops                   metricInfo
+	NodeNetTCPListenOverflows               metricInfo
+	NodeNetTCPResets                        metricInfo
+	NodeNetTCPResetsSent                    metricInfo
+	NodeNetTCPRetransmits                   metricInfo
+	NodeNetTransmitDrops                    metricInfo
+	NodeNetTransmitErrors                   metricInfo
+	NodeNetTransmitted                      metricInfo
+	NodeNetTransmittedPackets               metricInfo
+	NodeNetUDPChecksumErrors                metricInfo
+	NodeNetUDPNoPort                        metricInfo
+	NodeNetUDPReceiveBufferErrors           metricInfo
+	NodeNetUDPReceiveErrors                 metricInfo
+	NodeNetUDPSendBufferErrors              metricInfo
+	NodeResourcesCPULogicalCores            metricInfo
+	NodeResourcesCPUUsage                   metricInfo
+	NodeResourcesDiskIoTime                 metricInfo
+	NodeResourcesDiskRead                   metricInfo
+	NodeResourcesDiskReadTime               metricInfo
+	NodeResourcesDiskReads                  metricInfo
+	NodeResourcesDiskWriteTime              metricInfo
+	NodeResourcesDiskWrites                 metricInfo
+	NodeResourcesDiskWritten                metricInfo
+	NodeResourcesMemoryAvailable            metricInfo
+	NodeResourcesMemoryCached               metricInfo
+	NodeResourcesMemoryFree                 metricInfo
+	NodeResourcesMemoryTotal                metricInfo
+	NodeResourcesPressureWaiting            metricInfo
+	NodeUptime                              metricInfo
 }
 
 type metricInfo struct {
@@ -902,6 +1383,172 @@ func (m *metricContainerInfo) emit(metrics pmetric.MetricSlice) {
 
 func newMetricContainerInfo(cfg ContainerInfoMetricConfig) metricContainerInfo {
 	m := metricContainerInfo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerLogBytes struct {
+	data     pmetric.Metric                // data buffer for generated metric.
+	config   ContainerLogBytesMetricConfig // metric config provided by user.
+	capacity int                           // max observed number of data points added to the metric.
+}
+
+// init fills container.log.bytes metric with initial data.
+func (m *metricContainerLogBytes) init() {
+	m.data.SetName("container.log.bytes")
+	m.data.SetDescription("Text of the lines that were read from a log, with one byte for the end of each.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerLogBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("source", sourceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerLogBytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerLogBytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerLogBytes(cfg ContainerLogBytesMetricConfig) metricContainerLogBytes {
+	m := metricContainerLogBytes{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerLogLinesDropped struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   ContainerLogLinesDroppedMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills container.log.lines_dropped metric with initial data.
+func (m *metricContainerLogLinesDropped) init() {
+	m.data.SetName("container.log.lines_dropped")
+	m.data.SetDescription("Lines that were read and are in no message.")
+	m.data.SetUnit("{line}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerLogLinesDropped) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAttributeValue string, logDropReasonAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("source", sourceAttributeValue)
+	dp.Attributes().PutStr("reason", logDropReasonAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerLogLinesDropped) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerLogLinesDropped) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerLogLinesDropped(cfg ContainerLogLinesDroppedMetricConfig) metricContainerLogLinesDropped {
+	m := metricContainerLogLinesDropped{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerLogMessages struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   ContainerLogMessagesMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills container.log.messages metric with initial data.
+func (m *metricContainerLogMessages) init() {
+	m.data.SetName("container.log.messages")
+	m.data.SetDescription("Messages that were logged, by pattern.")
+	m.data.SetUnit("{message}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerLogMessages) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, sourceAttributeValue string, levelAttributeValue string, patternHashAttributeValue string, sampleAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("source", sourceAttributeValue)
+	dp.Attributes().PutStr("level", levelAttributeValue)
+	dp.Attributes().PutStr("pattern_hash", patternHashAttributeValue)
+	dp.Attributes().PutStr("sample", sampleAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerLogMessages) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerLogMessages) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerLogMessages(cfg ContainerLogMessagesMetricConfig) metricContainerLogMessages {
+	m := metricContainerLogMessages{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -1755,6 +2402,61 @@ func (m *metricContainerNetTCPInboundConnections) emit(metrics pmetric.MetricSli
 
 func newMetricContainerNetTCPInboundConnections(cfg ContainerNetTCPInboundConnectionsMetricConfig) metricContainerNetTCPInboundConnections {
 	m := metricContainerNetTCPInboundConnections{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricContainerNetTCPInterZoneBytes struct {
+	data     pmetric.Metric                            // data buffer for generated metric.
+	config   ContainerNetTCPInterZoneBytesMetricConfig // metric config provided by user.
+	capacity int                                       // max observed number of data points added to the metric.
+}
+
+// init fills container.net.tcp.inter_zone_bytes metric with initial data.
+func (m *metricContainerNetTCPInterZoneBytes) init() {
+	m.data.SetName("container.net.tcp.inter_zone_bytes")
+	m.data.SetDescription("Payload over connections that the container began with peers in other zones than the host's.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricContainerNetTCPInterZoneBytes) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, zoneAttributeValue string, directionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("zone", zoneAttributeValue)
+	dp.Attributes().PutStr("direction", directionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricContainerNetTCPInterZoneBytes) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricContainerNetTCPInterZoneBytes) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricContainerNetTCPInterZoneBytes(cfg ContainerNetTCPInterZoneBytesMetricConfig) metricContainerNetTCPInterZoneBytes {
+	m := metricContainerNetTCPInterZoneBytes{config: cfg}
 
 	if cfg.Enabled {
 		m.data = pmetric.NewMetric()
@@ -3971,6 +4673,2589 @@ func newMetricK8sContainerRestartCount(cfg K8sContainerRestartCountMetricConfig)
 	return m
 }
 
+type metricNodeAgentInfo struct {
+	data     pmetric.Metric            // data buffer for generated metric.
+	config   NodeAgentInfoMetricConfig // metric config provided by user.
+	capacity int                       // max observed number of data points added to the metric.
+}
+
+// init fills node.agent.info metric with initial data.
+func (m *metricNodeAgentInfo) init() {
+	m.data.SetName("node.agent.info")
+	m.data.SetDescription("The collector itself; always 1.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeAgentInfo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, versionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("version", versionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeAgentInfo) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeAgentInfo) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeAgentInfo(cfg NodeAgentInfoMetricConfig) metricNodeAgentInfo {
+	m := metricNodeAgentInfo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeCloudInfo struct {
+	data     pmetric.Metric            // data buffer for generated metric.
+	config   NodeCloudInfoMetricConfig // metric config provided by user.
+	capacity int                       // max observed number of data points added to the metric.
+}
+
+// init fills node.cloud.info metric with initial data.
+func (m *metricNodeCloudInfo) init() {
+	m.data.SetName("node.cloud.info")
+	m.data.SetDescription("On which machine of which cloud the host runs; always 1. There is none where nothing is known.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeCloudInfo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, providerAttributeValue string, accountIDAttributeValue string, instanceIDAttributeValue string, instanceTypeAttributeValue string, instanceLifeCycleAttributeValue string, regionAttributeValue string, availabilityZoneAttributeValue string, availabilityZoneIDAttributeValue string, localIpv4AttributeValue string, publicIpv4AttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("provider", providerAttributeValue)
+	dp.Attributes().PutStr("account_id", accountIDAttributeValue)
+	dp.Attributes().PutStr("instance_id", instanceIDAttributeValue)
+	dp.Attributes().PutStr("instance_type", instanceTypeAttributeValue)
+	dp.Attributes().PutStr("instance_life_cycle", instanceLifeCycleAttributeValue)
+	dp.Attributes().PutStr("region", regionAttributeValue)
+	dp.Attributes().PutStr("availability_zone", availabilityZoneAttributeValue)
+	dp.Attributes().PutStr("availability_zone_id", availabilityZoneIDAttributeValue)
+	dp.Attributes().PutStr("local_ipv4", localIpv4AttributeValue)
+	dp.Attributes().PutStr("public_ipv4", publicIpv4AttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeCloudInfo) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeCloudInfo) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeCloudInfo(cfg NodeCloudInfoMetricConfig) metricNodeCloudInfo {
+	m := metricNodeCloudInfo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskArrayDisks struct {
+	data     pmetric.Metric                 // data buffer for generated metric.
+	config   NodeDiskArrayDisksMetricConfig // metric config provided by user.
+	capacity int                            // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.array.disks metric with initial data.
+func (m *metricNodeDiskArrayDisks) init() {
+	m.data.SetName("node.disk.array.disks")
+	m.data.SetDescription("Disks of an array of Linux software RAID.")
+	m.data.SetUnit("{disk}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskArrayDisks) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string, arrayDiskStateAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+	dp.Attributes().PutStr("state", arrayDiskStateAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskArrayDisks) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskArrayDisks) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskArrayDisks(cfg NodeDiskArrayDisksMetricConfig) metricNodeDiskArrayDisks {
+	m := metricNodeDiskArrayDisks{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskArrayInfo struct {
+	data     pmetric.Metric                // data buffer for generated metric.
+	config   NodeDiskArrayInfoMetricConfig // metric config provided by user.
+	capacity int                           // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.array.info metric with initial data.
+func (m *metricNodeDiskArrayInfo) init() {
+	m.data.SetName("node.disk.array.info")
+	m.data.SetDescription("An array of Linux software RAID; always 1.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskArrayInfo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string, arrayLevelAttributeValue string, arrayStateAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+	dp.Attributes().PutStr("level", arrayLevelAttributeValue)
+	dp.Attributes().PutStr("state", arrayStateAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskArrayInfo) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskArrayInfo) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskArrayInfo(cfg NodeDiskArrayInfoMetricConfig) metricNodeDiskArrayInfo {
+	m := metricNodeDiskArrayInfo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskArraySynced struct {
+	data     pmetric.Metric                  // data buffer for generated metric.
+	config   NodeDiskArraySyncedMetricConfig // metric config provided by user.
+	capacity int                             // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.array.synced metric with initial data.
+func (m *metricNodeDiskArraySynced) init() {
+	m.data.SetName("node.disk.array.synced")
+	m.data.SetDescription("Share of an array that is done while it recovers, resyncs, reshapes or checks.")
+	m.data.SetUnit("1")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskArraySynced) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskArraySynced) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskArraySynced) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskArraySynced(cfg NodeDiskArraySyncedMetricConfig) metricNodeDiskArraySynced {
+	m := metricNodeDiskArraySynced{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskHealthMediaErrors struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NodeDiskHealthMediaErrorsMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.health.media_errors metric with initial data.
+func (m *metricNodeDiskHealthMediaErrors) init() {
+	m.data.SetName("node.disk.health.media_errors")
+	m.data.SetDescription("Data that the disk could not read back, in its life.")
+	m.data.SetUnit("{error}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskHealthMediaErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskHealthMediaErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskHealthMediaErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskHealthMediaErrors(cfg NodeDiskHealthMediaErrorsMetricConfig) metricNodeDiskHealthMediaErrors {
+	m := metricNodeDiskHealthMediaErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskHealthPercentageUsed struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   NodeDiskHealthPercentageUsedMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.health.percentage_used metric with initial data.
+func (m *metricNodeDiskHealthPercentageUsed) init() {
+	m.data.SetName("node.disk.health.percentage_used")
+	m.data.SetDescription("Share of the life that the vendor expects of the disk; it may exceed 100.")
+	m.data.SetUnit("{percent}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskHealthPercentageUsed) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskHealthPercentageUsed) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskHealthPercentageUsed) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskHealthPercentageUsed(cfg NodeDiskHealthPercentageUsedMetricConfig) metricNodeDiskHealthPercentageUsed {
+	m := metricNodeDiskHealthPercentageUsed{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskHealthPowerOn struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeDiskHealthPowerOnMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.health.power_on metric with initial data.
+func (m *metricNodeDiskHealthPowerOn) init() {
+	m.data.SetName("node.disk.health.power_on")
+	m.data.SetDescription("Time that the disk has been powered on in its life, in whole hours.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskHealthPowerOn) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskHealthPowerOn) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskHealthPowerOn) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskHealthPowerOn(cfg NodeDiskHealthPowerOnMetricConfig) metricNodeDiskHealthPowerOn {
+	m := metricNodeDiskHealthPowerOn{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskHealthStatus struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   NodeDiskHealthStatusMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.health.status metric with initial data.
+func (m *metricNodeDiskHealthStatus) init() {
+	m.data.SetName("node.disk.health.status")
+	m.data.SetDescription("Whether the disk finds itself healthy (1), or expects to fail or is outside of its limits (0).")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskHealthStatus) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskHealthStatus) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskHealthStatus) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskHealthStatus(cfg NodeDiskHealthStatusMetricConfig) metricNodeDiskHealthStatus {
+	m := metricNodeDiskHealthStatus{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeDiskHealthTemperature struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NodeDiskHealthTemperatureMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills node.disk.health.temperature metric with initial data.
+func (m *metricNodeDiskHealthTemperature) init() {
+	m.data.SetName("node.disk.health.temperature")
+	m.data.SetDescription("Temperature of the disk; no datapoint while it sleeps.")
+	m.data.SetUnit("Cel")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeDiskHealthTemperature) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeDiskHealthTemperature) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeDiskHealthTemperature) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeDiskHealthTemperature(cfg NodeDiskHealthTemperatureMetricConfig) metricNodeDiskHealthTemperature {
+	m := metricNodeDiskHealthTemperature{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeInfo struct {
+	data     pmetric.Metric       // data buffer for generated metric.
+	config   NodeInfoMetricConfig // metric config provided by user.
+	capacity int                  // max observed number of data points added to the metric.
+}
+
+// init fills node.info metric with initial data.
+func (m *metricNodeInfo) init() {
+	m.data.SetName("node.info")
+	m.data.SetDescription("The host; always 1.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeInfo) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, hostnameAttributeValue string, kernelVersionAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("hostname", hostnameAttributeValue)
+	dp.Attributes().PutStr("kernel_version", kernelVersionAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeInfo) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeInfo) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeInfo(cfg NodeInfoMetricConfig) metricNodeInfo {
+	m := metricNodeInfo{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetConntrackEntries struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NodeNetConntrackEntriesMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills node.net.conntrack.entries metric with initial data.
+func (m *metricNodeNetConntrackEntries) init() {
+	m.data.SetName("node.net.conntrack.entries")
+	m.data.SetDescription("Connections in the connection tracking table of the host; no datapoint while nothing uses it.")
+	m.data.SetUnit("{entry}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeNetConntrackEntries) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetConntrackEntries) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetConntrackEntries) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetConntrackEntries(cfg NodeNetConntrackEntriesMetricConfig) metricNodeNetConntrackEntries {
+	m := metricNodeNetConntrackEntries{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetConntrackLimit struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeNetConntrackLimitMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.net.conntrack.limit metric with initial data.
+func (m *metricNodeNetConntrackLimit) init() {
+	m.data.SetName("node.net.conntrack.limit")
+	m.data.SetDescription("Connections that fit in the connection tracking table.")
+	m.data.SetUnit("{entry}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeNetConntrackLimit) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetConntrackLimit) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetConntrackLimit) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetConntrackLimit(cfg NodeNetConntrackLimitMetricConfig) metricNodeNetConntrackLimit {
+	m := metricNodeNetConntrackLimit{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetInterfaceIP struct {
+	data     pmetric.Metric                 // data buffer for generated metric.
+	config   NodeNetInterfaceIPMetricConfig // metric config provided by user.
+	capacity int                            // max observed number of data points added to the metric.
+}
+
+// init fills node.net.interface.ip metric with initial data.
+func (m *metricNodeNetInterfaceIP) init() {
+	m.data.SetName("node.net.interface.ip")
+	m.data.SetDescription("The addresses of an interface, link-local ones left out; always 1.")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetInterfaceIP) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string, ipAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+	dp.Attributes().PutStr("ip", ipAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetInterfaceIP) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetInterfaceIP) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetInterfaceIP(cfg NodeNetInterfaceIPMetricConfig) metricNodeNetInterfaceIP {
+	m := metricNodeNetInterfaceIP{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetInterfaceUp struct {
+	data     pmetric.Metric                 // data buffer for generated metric.
+	config   NodeNetInterfaceUpMetricConfig // metric config provided by user.
+	capacity int                            // max observed number of data points added to the metric.
+}
+
+// init fills node.net.interface.up metric with initial data.
+func (m *metricNodeNetInterfaceUp) init() {
+	m.data.SetName("node.net.interface.up")
+	m.data.SetDescription("Whether an interface can carry packets (1) or not (0).")
+	m.data.SetUnit("")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetInterfaceUp) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetInterfaceUp) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetInterfaceUp) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetInterfaceUp(cfg NodeNetInterfaceUpMetricConfig) metricNodeNetInterfaceUp {
+	m := metricNodeNetInterfaceUp{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetListeningPorts struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeNetListeningPortsMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.net.listening_ports metric with initial data.
+func (m *metricNodeNetListeningPorts) init() {
+	m.data.SetName("node.net.listening_ports")
+	m.data.SetDescription("Ports that are open on the host, at whatever address.")
+	m.data.SetUnit("{port}")
+	m.data.SetEmptyGauge()
+	m.data.Gauge().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetListeningPorts) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, transportAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("transport", transportAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetListeningPorts) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetListeningPorts) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetListeningPorts(cfg NodeNetListeningPortsMetricConfig) metricNodeNetListeningPorts {
+	m := metricNodeNetListeningPorts{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetReceiveDrops struct {
+	data     pmetric.Metric                  // data buffer for generated metric.
+	config   NodeNetReceiveDropsMetricConfig // metric config provided by user.
+	capacity int                             // max observed number of data points added to the metric.
+}
+
+// init fills node.net.receive_drops metric with initial data.
+func (m *metricNodeNetReceiveDrops) init() {
+	m.data.SetName("node.net.receive_drops")
+	m.data.SetDescription("Packets received and dropped, for lack of room in the device as well.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetReceiveDrops) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetReceiveDrops) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetReceiveDrops) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetReceiveDrops(cfg NodeNetReceiveDropsMetricConfig) metricNodeNetReceiveDrops {
+	m := metricNodeNetReceiveDrops{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetReceiveErrors struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   NodeNetReceiveErrorsMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills node.net.receive_errors metric with initial data.
+func (m *metricNodeNetReceiveErrors) init() {
+	m.data.SetName("node.net.receive_errors")
+	m.data.SetDescription("Errors in receiving packets.")
+	m.data.SetUnit("{error}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetReceiveErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetReceiveErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetReceiveErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetReceiveErrors(cfg NodeNetReceiveErrorsMetricConfig) metricNodeNetReceiveErrors {
+	m := metricNodeNetReceiveErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetReceived struct {
+	data     pmetric.Metric              // data buffer for generated metric.
+	config   NodeNetReceivedMetricConfig // metric config provided by user.
+	capacity int                         // max observed number of data points added to the metric.
+}
+
+// init fills node.net.received metric with initial data.
+func (m *metricNodeNetReceived) init() {
+	m.data.SetName("node.net.received")
+	m.data.SetDescription("Bytes that an interface has received.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetReceived) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetReceived) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetReceived) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetReceived(cfg NodeNetReceivedMetricConfig) metricNodeNetReceived {
+	m := metricNodeNetReceived{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetReceivedPackets struct {
+	data     pmetric.Metric                     // data buffer for generated metric.
+	config   NodeNetReceivedPacketsMetricConfig // metric config provided by user.
+	capacity int                                // max observed number of data points added to the metric.
+}
+
+// init fills node.net.received_packets metric with initial data.
+func (m *metricNodeNetReceivedPackets) init() {
+	m.data.SetName("node.net.received_packets")
+	m.data.SetDescription("Packets that an interface has received.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetReceivedPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetReceivedPackets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetReceivedPackets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetReceivedPackets(cfg NodeNetReceivedPacketsMetricConfig) metricNodeNetReceivedPackets {
+	m := metricNodeNetReceivedPackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTCPListenDrops struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeNetTCPListenDropsMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.net.tcp.listen_drops metric with initial data.
+func (m *metricNodeNetTCPListenDrops) init() {
+	m.data.SetName("node.net.tcp.listen_drops")
+	m.data.SetDescription("TCP connections that a listener could not take, for any reason.")
+	m.data.SetUnit("{drop}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetTCPListenDrops) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTCPListenDrops) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTCPListenDrops) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTCPListenDrops(cfg NodeNetTCPListenDropsMetricConfig) metricNodeNetTCPListenDrops {
+	m := metricNodeNetTCPListenDrops{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTCPListenOverflows struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NodeNetTCPListenOverflowsMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills node.net.tcp.listen_overflows metric with initial data.
+func (m *metricNodeNetTCPListenOverflows) init() {
+	m.data.SetName("node.net.tcp.listen_overflows")
+	m.data.SetDescription("TCP connections that a listener could not take because its queue was full.")
+	m.data.SetUnit("{drop}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetTCPListenOverflows) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTCPListenOverflows) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTCPListenOverflows) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTCPListenOverflows(cfg NodeNetTCPListenOverflowsMetricConfig) metricNodeNetTCPListenOverflows {
+	m := metricNodeNetTCPListenOverflows{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTCPResets struct {
+	data     pmetric.Metric               // data buffer for generated metric.
+	config   NodeNetTCPResetsMetricConfig // metric config provided by user.
+	capacity int                          // max observed number of data points added to the metric.
+}
+
+// init fills node.net.tcp.resets metric with initial data.
+func (m *metricNodeNetTCPResets) init() {
+	m.data.SetName("node.net.tcp.resets")
+	m.data.SetDescription("Established TCP connections that ended with a reset, sent or received.")
+	m.data.SetUnit("{reset}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetTCPResets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTCPResets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTCPResets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTCPResets(cfg NodeNetTCPResetsMetricConfig) metricNodeNetTCPResets {
+	m := metricNodeNetTCPResets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTCPResetsSent struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   NodeNetTCPResetsSentMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills node.net.tcp.resets_sent metric with initial data.
+func (m *metricNodeNetTCPResetsSent) init() {
+	m.data.SetName("node.net.tcp.resets_sent")
+	m.data.SetDescription("TCP resets sent, those in answer to segments of no connection included.")
+	m.data.SetUnit("{reset}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetTCPResetsSent) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTCPResetsSent) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTCPResetsSent) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTCPResetsSent(cfg NodeNetTCPResetsSentMetricConfig) metricNodeNetTCPResetsSent {
+	m := metricNodeNetTCPResetsSent{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTCPRetransmits struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeNetTCPRetransmitsMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.net.tcp.retransmits metric with initial data.
+func (m *metricNodeNetTCPRetransmits) init() {
+	m.data.SetName("node.net.tcp.retransmits")
+	m.data.SetDescription("TCP segments retransmitted.")
+	m.data.SetUnit("{segment}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetTCPRetransmits) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTCPRetransmits) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTCPRetransmits) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTCPRetransmits(cfg NodeNetTCPRetransmitsMetricConfig) metricNodeNetTCPRetransmits {
+	m := metricNodeNetTCPRetransmits{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTransmitDrops struct {
+	data     pmetric.Metric                   // data buffer for generated metric.
+	config   NodeNetTransmitDropsMetricConfig // metric config provided by user.
+	capacity int                              // max observed number of data points added to the metric.
+}
+
+// init fills node.net.transmit_drops metric with initial data.
+func (m *metricNodeNetTransmitDrops) init() {
+	m.data.SetName("node.net.transmit_drops")
+	m.data.SetDescription("Packets dropped on the way out.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetTransmitDrops) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTransmitDrops) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTransmitDrops) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTransmitDrops(cfg NodeNetTransmitDropsMetricConfig) metricNodeNetTransmitDrops {
+	m := metricNodeNetTransmitDrops{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTransmitErrors struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeNetTransmitErrorsMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.net.transmit_errors metric with initial data.
+func (m *metricNodeNetTransmitErrors) init() {
+	m.data.SetName("node.net.transmit_errors")
+	m.data.SetDescription("Errors in transmitting packets.")
+	m.data.SetUnit("{error}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetTransmitErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTransmitErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTransmitErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTransmitErrors(cfg NodeNetTransmitErrorsMetricConfig) metricNodeNetTransmitErrors {
+	m := metricNodeNetTransmitErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTransmitted struct {
+	data     pmetric.Metric                 // data buffer for generated metric.
+	config   NodeNetTransmittedMetricConfig // metric config provided by user.
+	capacity int                            // max observed number of data points added to the metric.
+}
+
+// init fills node.net.transmitted metric with initial data.
+func (m *metricNodeNetTransmitted) init() {
+	m.data.SetName("node.net.transmitted")
+	m.data.SetDescription("Bytes that an interface has transmitted.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetTransmitted) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTransmitted) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTransmitted) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTransmitted(cfg NodeNetTransmittedMetricConfig) metricNodeNetTransmitted {
+	m := metricNodeNetTransmitted{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetTransmittedPackets struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NodeNetTransmittedPacketsMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills node.net.transmitted_packets metric with initial data.
+func (m *metricNodeNetTransmittedPackets) init() {
+	m.data.SetName("node.net.transmitted_packets")
+	m.data.SetDescription("Packets that an interface has transmitted.")
+	m.data.SetUnit("{packet}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeNetTransmittedPackets) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("interface", interfaceAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetTransmittedPackets) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetTransmittedPackets) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetTransmittedPackets(cfg NodeNetTransmittedPacketsMetricConfig) metricNodeNetTransmittedPackets {
+	m := metricNodeNetTransmittedPackets{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetUDPChecksumErrors struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   NodeNetUDPChecksumErrorsMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills node.net.udp.checksum_errors metric with initial data.
+func (m *metricNodeNetUDPChecksumErrors) init() {
+	m.data.SetName("node.net.udp.checksum_errors")
+	m.data.SetDescription("UDP datagrams not delivered because their checksum was wrong.")
+	m.data.SetUnit("{datagram}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetUDPChecksumErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetUDPChecksumErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetUDPChecksumErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetUDPChecksumErrors(cfg NodeNetUDPChecksumErrorsMetricConfig) metricNodeNetUDPChecksumErrors {
+	m := metricNodeNetUDPChecksumErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetUDPNoPort struct {
+	data     pmetric.Metric               // data buffer for generated metric.
+	config   NodeNetUDPNoPortMetricConfig // metric config provided by user.
+	capacity int                          // max observed number of data points added to the metric.
+}
+
+// init fills node.net.udp.no_port metric with initial data.
+func (m *metricNodeNetUDPNoPort) init() {
+	m.data.SetName("node.net.udp.no_port")
+	m.data.SetDescription("UDP datagrams to a port that nobody has open.")
+	m.data.SetUnit("{datagram}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetUDPNoPort) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetUDPNoPort) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetUDPNoPort) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetUDPNoPort(cfg NodeNetUDPNoPortMetricConfig) metricNodeNetUDPNoPort {
+	m := metricNodeNetUDPNoPort{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetUDPReceiveBufferErrors struct {
+	data     pmetric.Metric                            // data buffer for generated metric.
+	config   NodeNetUDPReceiveBufferErrorsMetricConfig // metric config provided by user.
+	capacity int                                       // max observed number of data points added to the metric.
+}
+
+// init fills node.net.udp.receive_buffer_errors metric with initial data.
+func (m *metricNodeNetUDPReceiveBufferErrors) init() {
+	m.data.SetName("node.net.udp.receive_buffer_errors")
+	m.data.SetDescription("UDP datagrams not delivered because the socket's buffer was full.")
+	m.data.SetUnit("{datagram}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetUDPReceiveBufferErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetUDPReceiveBufferErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetUDPReceiveBufferErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetUDPReceiveBufferErrors(cfg NodeNetUDPReceiveBufferErrorsMetricConfig) metricNodeNetUDPReceiveBufferErrors {
+	m := metricNodeNetUDPReceiveBufferErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetUDPReceiveErrors struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NodeNetUDPReceiveErrorsMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills node.net.udp.receive_errors metric with initial data.
+func (m *metricNodeNetUDPReceiveErrors) init() {
+	m.data.SetName("node.net.udp.receive_errors")
+	m.data.SetDescription("UDP datagrams not delivered, for whatever reason but that nobody has the port open.")
+	m.data.SetUnit("{datagram}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetUDPReceiveErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetUDPReceiveErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetUDPReceiveErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetUDPReceiveErrors(cfg NodeNetUDPReceiveErrorsMetricConfig) metricNodeNetUDPReceiveErrors {
+	m := metricNodeNetUDPReceiveErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeNetUDPSendBufferErrors struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   NodeNetUDPSendBufferErrorsMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills node.net.udp.send_buffer_errors metric with initial data.
+func (m *metricNodeNetUDPSendBufferErrors) init() {
+	m.data.SetName("node.net.udp.send_buffer_errors")
+	m.data.SetDescription("UDP datagrams not sent because a buffer was full.")
+	m.data.SetUnit("{datagram}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+}
+
+func (m *metricNodeNetUDPSendBufferErrors) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeNetUDPSendBufferErrors) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeNetUDPSendBufferErrors) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeNetUDPSendBufferErrors(cfg NodeNetUDPSendBufferErrorsMetricConfig) metricNodeNetUDPSendBufferErrors {
+	m := metricNodeNetUDPSendBufferErrors{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesCPULogicalCores struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   NodeResourcesCPULogicalCoresMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.cpu.logical_cores metric with initial data.
+func (m *metricNodeResourcesCPULogicalCores) init() {
+	m.data.SetName("node.resources.cpu.logical_cores")
+	m.data.SetDescription("CPUs that are online.")
+	m.data.SetUnit("{cpu}")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeResourcesCPULogicalCores) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesCPULogicalCores) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesCPULogicalCores) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesCPULogicalCores(cfg NodeResourcesCPULogicalCoresMetricConfig) metricNodeResourcesCPULogicalCores {
+	m := metricNodeResourcesCPULogicalCores{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesCPUUsage struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeResourcesCPUUsageMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.cpu.usage metric with initial data.
+func (m *metricNodeResourcesCPUUsage) init() {
+	m.data.SetName("node.resources.cpu.usage")
+	m.data.SetDescription("Time that all CPUs together were in each mode.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesCPUUsage) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, nodeCPUModeAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("mode", nodeCPUModeAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesCPUUsage) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesCPUUsage) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesCPUUsage(cfg NodeResourcesCPUUsageMetricConfig) metricNodeResourcesCPUUsage {
+	m := metricNodeResourcesCPUUsage{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskIoTime struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NodeResourcesDiskIoTimeMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.io_time metric with initial data.
+func (m *metricNodeResourcesDiskIoTime) init() {
+	m.data.SetName("node.resources.disk.io_time")
+	m.data.SetDescription("Time with at least one operation under way.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskIoTime) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskIoTime) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskIoTime) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskIoTime(cfg NodeResourcesDiskIoTimeMetricConfig) metricNodeResourcesDiskIoTime {
+	m := metricNodeResourcesDiskIoTime{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskRead struct {
+	data     pmetric.Metric                    // data buffer for generated metric.
+	config   NodeResourcesDiskReadMetricConfig // metric config provided by user.
+	capacity int                               // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.read metric with initial data.
+func (m *metricNodeResourcesDiskRead) init() {
+	m.data.SetName("node.resources.disk.read")
+	m.data.SetDescription("Bytes read from a disk.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskRead) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskRead) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskRead) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskRead(cfg NodeResourcesDiskReadMetricConfig) metricNodeResourcesDiskRead {
+	m := metricNodeResourcesDiskRead{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskReadTime struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NodeResourcesDiskReadTimeMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.read_time metric with initial data.
+func (m *metricNodeResourcesDiskReadTime) init() {
+	m.data.SetName("node.resources.disk.read_time")
+	m.data.SetDescription("Time that reads took, summed.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskReadTime) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskReadTime) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskReadTime) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskReadTime(cfg NodeResourcesDiskReadTimeMetricConfig) metricNodeResourcesDiskReadTime {
+	m := metricNodeResourcesDiskReadTime{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskReads struct {
+	data     pmetric.Metric                     // data buffer for generated metric.
+	config   NodeResourcesDiskReadsMetricConfig // metric config provided by user.
+	capacity int                                // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.reads metric with initial data.
+func (m *metricNodeResourcesDiskReads) init() {
+	m.data.SetName("node.resources.disk.reads")
+	m.data.SetDescription("Reads from a disk.")
+	m.data.SetUnit("{operation}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskReads) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskReads) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskReads) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskReads(cfg NodeResourcesDiskReadsMetricConfig) metricNodeResourcesDiskReads {
+	m := metricNodeResourcesDiskReads{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskWriteTime struct {
+	data     pmetric.Metric                         // data buffer for generated metric.
+	config   NodeResourcesDiskWriteTimeMetricConfig // metric config provided by user.
+	capacity int                                    // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.write_time metric with initial data.
+func (m *metricNodeResourcesDiskWriteTime) init() {
+	m.data.SetName("node.resources.disk.write_time")
+	m.data.SetDescription("Time that writes took, summed.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskWriteTime) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskWriteTime) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskWriteTime) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskWriteTime(cfg NodeResourcesDiskWriteTimeMetricConfig) metricNodeResourcesDiskWriteTime {
+	m := metricNodeResourcesDiskWriteTime{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskWrites struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NodeResourcesDiskWritesMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.writes metric with initial data.
+func (m *metricNodeResourcesDiskWrites) init() {
+	m.data.SetName("node.resources.disk.writes")
+	m.data.SetDescription("Writes to a disk.")
+	m.data.SetUnit("{operation}")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskWrites) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskWrites) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskWrites) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskWrites(cfg NodeResourcesDiskWritesMetricConfig) metricNodeResourcesDiskWrites {
+	m := metricNodeResourcesDiskWrites{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesDiskWritten struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   NodeResourcesDiskWrittenMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.disk.written metric with initial data.
+func (m *metricNodeResourcesDiskWritten) init() {
+	m.data.SetName("node.resources.disk.written")
+	m.data.SetDescription("Bytes written to a disk.")
+	m.data.SetUnit("By")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesDiskWritten) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+	dp.Attributes().PutStr("device", diskAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesDiskWritten) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesDiskWritten) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesDiskWritten(cfg NodeResourcesDiskWrittenMetricConfig) metricNodeResourcesDiskWritten {
+	m := metricNodeResourcesDiskWritten{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesMemoryAvailable struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   NodeResourcesMemoryAvailableMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.memory.available metric with initial data.
+func (m *metricNodeResourcesMemoryAvailable) init() {
+	m.data.SetName("node.resources.memory.available")
+	m.data.SetDescription("Memory that can be had without swapping, as the kernel estimates it.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeResourcesMemoryAvailable) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesMemoryAvailable) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesMemoryAvailable) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesMemoryAvailable(cfg NodeResourcesMemoryAvailableMetricConfig) metricNodeResourcesMemoryAvailable {
+	m := metricNodeResourcesMemoryAvailable{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesMemoryCached struct {
+	data     pmetric.Metric                        // data buffer for generated metric.
+	config   NodeResourcesMemoryCachedMetricConfig // metric config provided by user.
+	capacity int                                   // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.memory.cached metric with initial data.
+func (m *metricNodeResourcesMemoryCached) init() {
+	m.data.SetName("node.resources.memory.cached")
+	m.data.SetDescription("Page cache and memory of tmpfs.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeResourcesMemoryCached) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesMemoryCached) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesMemoryCached) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesMemoryCached(cfg NodeResourcesMemoryCachedMetricConfig) metricNodeResourcesMemoryCached {
+	m := metricNodeResourcesMemoryCached{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesMemoryFree struct {
+	data     pmetric.Metric                      // data buffer for generated metric.
+	config   NodeResourcesMemoryFreeMetricConfig // metric config provided by user.
+	capacity int                                 // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.memory.free metric with initial data.
+func (m *metricNodeResourcesMemoryFree) init() {
+	m.data.SetName("node.resources.memory.free")
+	m.data.SetDescription("Memory that nothing uses.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeResourcesMemoryFree) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesMemoryFree) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesMemoryFree) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesMemoryFree(cfg NodeResourcesMemoryFreeMetricConfig) metricNodeResourcesMemoryFree {
+	m := metricNodeResourcesMemoryFree{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesMemoryTotal struct {
+	data     pmetric.Metric                       // data buffer for generated metric.
+	config   NodeResourcesMemoryTotalMetricConfig // metric config provided by user.
+	capacity int                                  // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.memory.total metric with initial data.
+func (m *metricNodeResourcesMemoryTotal) init() {
+	m.data.SetName("node.resources.memory.total")
+	m.data.SetDescription("Memory that the kernel can use.")
+	m.data.SetUnit("By")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeResourcesMemoryTotal) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val int64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetIntValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesMemoryTotal) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesMemoryTotal) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesMemoryTotal(cfg NodeResourcesMemoryTotalMetricConfig) metricNodeResourcesMemoryTotal {
+	m := metricNodeResourcesMemoryTotal{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeResourcesPressureWaiting struct {
+	data     pmetric.Metric                           // data buffer for generated metric.
+	config   NodeResourcesPressureWaitingMetricConfig // metric config provided by user.
+	capacity int                                      // max observed number of data points added to the metric.
+}
+
+// init fills node.resources.pressure_waiting metric with initial data.
+func (m *metricNodeResourcesPressureWaiting) init() {
+	m.data.SetName("node.resources.pressure_waiting")
+	m.data.SetDescription("Time in which some or all tasks of the host waited.")
+	m.data.SetUnit("s")
+	m.data.SetEmptySum()
+	m.data.Sum().SetIsMonotonic(true)
+	m.data.Sum().SetAggregationTemporality(pmetric.AggregationTemporalityCumulative)
+	m.data.Sum().DataPoints().EnsureCapacity(m.capacity)
+}
+
+func (m *metricNodeResourcesPressureWaiting) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64, pressureResourceAttributeValue string, kindAttributeValue string) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Sum().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+	dp.Attributes().PutStr("resource", pressureResourceAttributeValue)
+	dp.Attributes().PutStr("kind", kindAttributeValue)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeResourcesPressureWaiting) updateCapacity() {
+	if m.data.Sum().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Sum().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeResourcesPressureWaiting) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Sum().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeResourcesPressureWaiting(cfg NodeResourcesPressureWaitingMetricConfig) metricNodeResourcesPressureWaiting {
+	m := metricNodeResourcesPressureWaiting{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
+type metricNodeUptime struct {
+	data     pmetric.Metric         // data buffer for generated metric.
+	config   NodeUptimeMetricConfig // metric config provided by user.
+	capacity int                    // max observed number of data points added to the metric.
+}
+
+// init fills node.uptime metric with initial data.
+func (m *metricNodeUptime) init() {
+	m.data.SetName("node.uptime")
+	m.data.SetDescription("Time since the host was booted.")
+	m.data.SetUnit("s")
+	m.data.SetEmptyGauge()
+}
+
+func (m *metricNodeUptime) recordDataPoint(start pcommon.Timestamp, ts pcommon.Timestamp, val float64) {
+	if !m.config.Enabled {
+		return
+	}
+	dp := m.data.Gauge().DataPoints().AppendEmpty()
+	dp.SetStartTimestamp(start)
+	dp.SetTimestamp(ts)
+	dp.SetDoubleValue(val)
+}
+
+// updateCapacity saves max length of data point slices that will be used for the slice capacity.
+func (m *metricNodeUptime) updateCapacity() {
+	if m.data.Gauge().DataPoints().Len() > m.capacity {
+		m.capacity = m.data.Gauge().DataPoints().Len()
+	}
+}
+
+// emit appends recorded metric data to a metrics slice and prepares it for recording another set of data points.
+func (m *metricNodeUptime) emit(metrics pmetric.MetricSlice) {
+	if m.config.Enabled && m.data.Gauge().DataPoints().Len() > 0 {
+		m.updateCapacity()
+		m.data.MoveTo(metrics.AppendEmpty())
+		m.init()
+	}
+}
+
+func newMetricNodeUptime(cfg NodeUptimeMetricConfig) metricNodeUptime {
+	m := metricNodeUptime{config: cfg}
+
+	if cfg.Enabled {
+		m.data = pmetric.NewMetric()
+		m.init()
+	}
+	return m
+}
+
 // MetricsBuilder provides an interface for scrapers to report metrics while taking care of all the transformations
 // required to produce metric representation defined in metadata and user config.
 type MetricsBuilder struct {
@@ -3984,6 +7269,9 @@ type MetricsBuilder struct {
 	metricContainerDiskIo                         metricContainerDiskIo
 	metricContainerExits                          metricContainerExits
 	metricContainerInfo                           metricContainerInfo
+	metricContainerLogBytes                       metricContainerLogBytes
+	metricContainerLogLinesDropped                metricContainerLogLinesDropped
+	metricContainerLogMessages                    metricContainerLogMessages
 	metricContainerMemoryRss                      metricContainerMemoryRss
 	metricContainerMemoryUsage                    metricContainerMemoryUsage
 	metricContainerMemoryWorkingSet               metricContainerMemoryWorkingSet
@@ -4000,6 +7288,7 @@ type MetricsBuilder struct {
 	metricContainerNetTCPInboundBytesReceived     metricContainerNetTCPInboundBytesReceived
 	metricContainerNetTCPInboundBytesSent         metricContainerNetTCPInboundBytesSent
 	metricContainerNetTCPInboundConnections       metricContainerNetTCPInboundConnections
+	metricContainerNetTCPInterZoneBytes           metricContainerNetTCPInterZoneBytes
 	metricContainerNetTCPListenInfo               metricContainerNetTCPListenInfo
 	metricContainerNetTCPListenOverflows          metricContainerNetTCPListenOverflows
 	metricContainerNetTCPResets                   metricContainerNetTCPResets
@@ -4042,6 +7331,55 @@ type MetricsBuilder struct {
 	metricContainerRestarts                       metricContainerRestarts
 	metricContainerUptime                         metricContainerUptime
 	metricK8sContainerRestartCount                metricK8sContainerRestartCount
+	metricNodeAgentInfo                           metricNodeAgentInfo
+	metricNodeCloudInfo                           metricNodeCloudInfo
+	metricNodeDiskArrayDisks                      metricNodeDiskArrayDisks
+	metricNodeDiskArrayInfo                       metricNodeDiskArrayInfo
+	metricNodeDiskArraySynced                     metricNodeDiskArraySynced
+	metricNodeDiskHealthMediaErrors               metricNodeDiskHealthMediaErrors
+	metricNodeDiskHealthPercentageUsed            metricNodeDiskHealthPercentageUsed
+	metricNodeDiskHealthPowerOn                   metricNodeDiskHealthPowerOn
+	metricNodeDiskHealthStatus                    metricNodeDiskHealthStatus
+	metricNodeDiskHealthTemperature               metricNodeDiskHealthTemperature
+	metricNodeInfo                                metricNodeInfo
+	metricNodeNetConntrackEntries                 metricNodeNetConntrackEntries
+	metricNodeNetConntrackLimit                   metricNodeNetConntrackLimit
+	metricNodeNetInterfaceIP                      metricNodeNetInterfaceIP
+	metricNodeNetInterfaceUp                      metricNodeNetInterfaceUp
+	metricNodeNetListeningPorts                   metricNodeNetListeningPorts
+	metricNodeNetReceiveDrops                     metricNodeNetReceiveDrops
+	metricNodeNetReceiveErrors                    metricNodeNetReceiveErrors
+	metricNodeNetReceived                         metricNodeNetReceived
+	metricNodeNetReceivedPackets                  metricNodeNetReceivedPackets
+	metricNodeNetTCPListenDrops                   metricNodeNetTCPListenDrops
+	metricNodeNetTCPListenOverflows               metricNodeNetTCPListenOverflows
+	metricNodeNetTCPResets                        metricNodeNetTCPResets
+	metricNodeNetTCPResetsSent                    metricNodeNetTCPResetsSent
+	metricNodeNetTCPRetransmits                   metricNodeNetTCPRetransmits
+	metricNodeNetTransmitDrops                    metricNodeNetTransmitDrops
+	metricNodeNetTransmitErrors                   metricNodeNetTransmitErrors
+	metricNodeNetTransmitted                      metricNodeNetTransmitted
+	metricNodeNetTransmittedPackets               metricNodeNetTransmittedPackets
+	metricNodeNetUDPChecksumErrors                metricNodeNetUDPChecksumErrors
+	metricNodeNetUDPNoPort                        metricNodeNetUDPNoPort
+	metricNodeNetUDPReceiveBufferErrors           metricNodeNetUDPReceiveBufferErrors
+	metricNodeNetUDPReceiveErrors                 metricNodeNetUDPReceiveErrors
+	metricNodeNetUDPSendBufferErrors              metricNodeNetUDPSendBufferErrors
+	metricNodeResourcesCPULogicalCores            metricNodeResourcesCPULogicalCores
+	metricNodeResourcesCPUUsage                   metricNodeResourcesCPUUsage
+	metricNodeResourcesDiskIoTime                 metricNodeResourcesDiskIoTime
+	metricNodeResourcesDiskRead                   metricNodeResourcesDiskRead
+	metricNodeResourcesDiskReadTime               metricNodeResourcesDiskReadTime
+	metricNodeResourcesDiskReads                  metricNodeResourcesDiskReads
+	metricNodeResourcesDiskWriteTime              metricNodeResourcesDiskWriteTime
+	metricNodeResourcesDiskWrites                 metricNodeResourcesDiskWrites
+	metricNodeResourcesDiskWritten                metricNodeResourcesDiskWritten
+	metricNodeResourcesMemoryAvailable            metricNodeResourcesMemoryAvailable
+	metricNodeResourcesMemoryCached               metricNodeResourcesMemoryCached
+	metricNodeResourcesMemoryFree                 metricNodeResourcesMemoryFree
+	metricNodeResourcesMemoryTotal                metricNodeResourcesMemoryTotal
+	metricNodeResourcesPressureWaiting            metricNodeResourcesPressureWaiting
+	metricNodeUptime                              metricNodeUptime
 }
 
 // MetricBuilderOption applies changes to default metrics builder.
@@ -4072,6 +7410,9 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerDiskIo:                         newMetricContainerDiskIo(mbc.Metrics.ContainerDiskIo),
 		metricContainerExits:                          newMetricContainerExits(mbc.Metrics.ContainerExits),
 		metricContainerInfo:                           newMetricContainerInfo(mbc.Metrics.ContainerInfo),
+		metricContainerLogBytes:                       newMetricContainerLogBytes(mbc.Metrics.ContainerLogBytes),
+		metricContainerLogLinesDropped:                newMetricContainerLogLinesDropped(mbc.Metrics.ContainerLogLinesDropped),
+		metricContainerLogMessages:                    newMetricContainerLogMessages(mbc.Metrics.ContainerLogMessages),
 		metricContainerMemoryRss:                      newMetricContainerMemoryRss(mbc.Metrics.ContainerMemoryRss),
 		metricContainerMemoryUsage:                    newMetricContainerMemoryUsage(mbc.Metrics.ContainerMemoryUsage),
 		metricContainerMemoryWorkingSet:               newMetricContainerMemoryWorkingSet(mbc.Metrics.ContainerMemoryWorkingSet),
@@ -4088,6 +7429,7 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerNetTCPInboundBytesReceived:     newMetricContainerNetTCPInboundBytesReceived(mbc.Metrics.ContainerNetTCPInboundBytesReceived),
 		metricContainerNetTCPInboundBytesSent:         newMetricContainerNetTCPInboundBytesSent(mbc.Metrics.ContainerNetTCPInboundBytesSent),
 		metricContainerNetTCPInboundConnections:       newMetricContainerNetTCPInboundConnections(mbc.Metrics.ContainerNetTCPInboundConnections),
+		metricContainerNetTCPInterZoneBytes:           newMetricContainerNetTCPInterZoneBytes(mbc.Metrics.ContainerNetTCPInterZoneBytes),
 		metricContainerNetTCPListenInfo:               newMetricContainerNetTCPListenInfo(mbc.Metrics.ContainerNetTCPListenInfo),
 		metricContainerNetTCPListenOverflows:          newMetricContainerNetTCPListenOverflows(mbc.Metrics.ContainerNetTCPListenOverflows),
 		metricContainerNetTCPResets:                   newMetricContainerNetTCPResets(mbc.Metrics.ContainerNetTCPResets),
@@ -4130,6 +7472,55 @@ func NewMetricsBuilder(mbc MetricsBuilderConfig, settings receiver.Settings, opt
 		metricContainerRestarts:                       newMetricContainerRestarts(mbc.Metrics.ContainerRestarts),
 		metricContainerUptime:                         newMetricContainerUptime(mbc.Metrics.ContainerUptime),
 		metricK8sContainerRestartCount:                newMetricK8sContainerRestartCount(mbc.Metrics.K8sContainerRestartCount),
+		metricNodeAgentInfo:                           newMetricNodeAgentInfo(mbc.Metrics.NodeAgentInfo),
+		metricNodeCloudInfo:                           newMetricNodeCloudInfo(mbc.Metrics.NodeCloudInfo),
+		metricNodeDiskArrayDisks:                      newMetricNodeDiskArrayDisks(mbc.Metrics.NodeDiskArrayDisks),
+		metricNodeDiskArrayInfo:                       newMetricNodeDiskArrayInfo(mbc.Metrics.NodeDiskArrayInfo),
+		metricNodeDiskArraySynced:                     newMetricNodeDiskArraySynced(mbc.Metrics.NodeDiskArraySynced),
+		metricNodeDiskHealthMediaErrors:               newMetricNodeDiskHealthMediaErrors(mbc.Metrics.NodeDiskHealthMediaErrors),
+		metricNodeDiskHealthPercentageUsed:            newMetricNodeDiskHealthPercentageUsed(mbc.Metrics.NodeDiskHealthPercentageUsed),
+		metricNodeDiskHealthPowerOn:                   newMetricNodeDiskHealthPowerOn(mbc.Metrics.NodeDiskHealthPowerOn),
+		metricNodeDiskHealthStatus:                    newMetricNodeDiskHealthStatus(mbc.Metrics.NodeDiskHealthStatus),
+		metricNodeDiskHealthTemperature:               newMetricNodeDiskHealthTemperature(mbc.Metrics.NodeDiskHealthTemperature),
+		metricNodeInfo:                                newMetricNodeInfo(mbc.Metrics.NodeInfo),
+		metricNodeNetConntrackEntries:                 newMetricNodeNetConntrackEntries(mbc.Metrics.NodeNetConntrackEntries),
+		metricNodeNetConntrackLimit:                   newMetricNodeNetConntrackLimit(mbc.Metrics.NodeNetConntrackLimit),
+		metricNodeNetInterfaceIP:                      newMetricNodeNetInterfaceIP(mbc.Metrics.NodeNetInterfaceIP),
+		metricNodeNetInterfaceUp:                      newMetricNodeNetInterfaceUp(mbc.Metrics.NodeNetInterfaceUp),
+		metricNodeNetListeningPorts:                   newMetricNodeNetListeningPorts(mbc.Metrics.NodeNetListeningPorts),
+		metricNodeNetReceiveDrops:                     newMetricNodeNetReceiveDrops(mbc.Metrics.NodeNetReceiveDrops),
+		metricNodeNetReceiveErrors:                    newMetricNodeNetReceiveErrors(mbc.Metrics.NodeNetReceiveErrors),
+		metricNodeNetReceived:                         newMetricNodeNetReceived(mbc.Metrics.NodeNetReceived),
+		metricNodeNetReceivedPackets:                  newMetricNodeNetReceivedPackets(mbc.Metrics.NodeNetReceivedPackets),
+		metricNodeNetTCPListenDrops:                   newMetricNodeNetTCPListenDrops(mbc.Metrics.NodeNetTCPListenDrops),
+		metricNodeNetTCPListenOverflows:               newMetricNodeNetTCPListenOverflows(mbc.Metrics.NodeNetTCPListenOverflows),
+		metricNodeNetTCPResets:                        newMetricNodeNetTCPResets(mbc.Metrics.NodeNetTCPResets),
+		metricNodeNetTCPResetsSent:                    newMetricNodeNetTCPResetsSent(mbc.Metrics.NodeNetTCPResetsSent),
+		metricNodeNetTCPRetransmits:                   newMetricNodeNetTCPRetransmits(mbc.Metrics.NodeNetTCPRetransmits),
+		metricNodeNetTransmitDrops:                    newMetricNodeNetTransmitDrops(mbc.Metrics.NodeNetTransmitDrops),
+		metricNodeNetTransmitErrors:                   newMetricNodeNetTransmitErrors(mbc.Metrics.NodeNetTransmitErrors),
+		metricNodeNetTransmitted:                      newMetricNodeNetTransmitted(mbc.Metrics.NodeNetTransmitted),
+		metricNodeNetTransmittedPackets:               newMetricNodeNetTransmittedPackets(mbc.Metrics.NodeNetTransmittedPackets),
+		metricNodeNetUDPChecksumErrors:                newMetricNodeNetUDPChecksumErrors(mbc.Metrics.NodeNetUDPChecksumErrors),
+		metricNodeNetUDPNoPort:                        newMetricNodeNetUDPNoPort(mbc.Metrics.NodeNetUDPNoPort),
+		metricNodeNetUDPReceiveBufferErrors:           newMetricNodeNetUDPReceiveBufferErrors(mbc.Metrics.NodeNetUDPReceiveBufferErrors),
+		metricNodeNetUDPReceiveErrors:                 newMetricNodeNetUDPReceiveErrors(mbc.Metrics.NodeNetUDPReceiveErrors),
+		metricNodeNetUDPSendBufferErrors:              newMetricNodeNetUDPSendBufferErrors(mbc.Metrics.NodeNetUDPSendBufferErrors),
+		metricNodeResourcesCPULogicalCores:            newMetricNodeResourcesCPULogicalCores(mbc.Metrics.NodeResourcesCPULogicalCores),
+		metricNodeResourcesCPUUsage:                   newMetricNodeResourcesCPUUsage(mbc.Metrics.NodeResourcesCPUUsage),
+		metricNodeResourcesDiskIoTime:                 newMetricNodeResourcesDiskIoTime(mbc.Metrics.NodeResourcesDiskIoTime),
+		metricNodeResourcesDiskRead:                   newMetricNodeResourcesDiskRead(mbc.Metrics.NodeResourcesDiskRead),
+		metricNodeResourcesDiskReadTime:               newMetricNodeResourcesDiskReadTime(mbc.Metrics.NodeResourcesDiskReadTime),
+		metricNodeResourcesDiskReads:                  newMetricNodeResourcesDiskReads(mbc.Metrics.NodeResourcesDiskReads),
+		metricNodeResourcesDiskWriteTime:              newMetricNodeResourcesDiskWriteTime(mbc.Metrics.NodeResourcesDiskWriteTime),
+		metricNodeResourcesDiskWrites:                 newMetricNodeResourcesDiskWrites(mbc.Metrics.NodeResourcesDiskWrites),
+		metricNodeResourcesDiskWritten:                newMetricNodeResourcesDiskWritten(mbc.Metrics.NodeResourcesDiskWritten),
+		metricNodeResourcesMemoryAvailable:            newMetricNodeResourcesMemoryAvailable(mbc.Metrics.NodeResourcesMemoryAvailable),
+		metricNodeResourcesMemoryCached:               newMetricNodeResourcesMemoryCached(mbc.Metrics.NodeResourcesMemoryCached),
+		metricNodeResourcesMemoryFree:                 newMetricNodeResourcesMemoryFree(mbc.Metrics.NodeResourcesMemoryFree),
+		metricNodeResourcesMemoryTotal:                newMetricNodeResourcesMemoryTotal(mbc.Metrics.NodeResourcesMemoryTotal),
+		metricNodeResourcesPressureWaiting:            newMetricNodeResourcesPressureWaiting(mbc.Metrics.NodeResourcesPressureWaiting),
+		metricNodeUptime:                              newMetricNodeUptime(mbc.Metrics.NodeUptime),
 	}
 
 	for _, op := range options {
@@ -4200,6 +7591,9 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerDiskIo.emit(ils.Metrics())
 	mb.metricContainerExits.emit(ils.Metrics())
 	mb.metricContainerInfo.emit(ils.Metrics())
+	mb.metricContainerLogBytes.emit(ils.Metrics())
+	mb.metricContainerLogLinesDropped.emit(ils.Metrics())
+	mb.metricContainerLogMessages.emit(ils.Metrics())
 	mb.metricContainerMemoryRss.emit(ils.Metrics())
 	mb.metricContainerMemoryUsage.emit(ils.Metrics())
 	mb.metricContainerMemoryWorkingSet.emit(ils.Metrics())
@@ -4216,6 +7610,7 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerNetTCPInboundBytesReceived.emit(ils.Metrics())
 	mb.metricContainerNetTCPInboundBytesSent.emit(ils.Metrics())
 	mb.metricContainerNetTCPInboundConnections.emit(ils.Metrics())
+	mb.metricContainerNetTCPInterZoneBytes.emit(ils.Metrics())
 	mb.metricContainerNetTCPListenInfo.emit(ils.Metrics())
 	mb.metricContainerNetTCPListenOverflows.emit(ils.Metrics())
 	mb.metricContainerNetTCPResets.emit(ils.Metrics())
@@ -4258,6 +7653,55 @@ func (mb *MetricsBuilder) EmitForResource(options ...ResourceMetricsOption) {
 	mb.metricContainerRestarts.emit(ils.Metrics())
 	mb.metricContainerUptime.emit(ils.Metrics())
 	mb.metricK8sContainerRestartCount.emit(ils.Metrics())
+	mb.metricNodeAgentInfo.emit(ils.Metrics())
+	mb.metricNodeCloudInfo.emit(ils.Metrics())
+	mb.metricNodeDiskArrayDisks.emit(ils.Metrics())
+	mb.metricNodeDiskArrayInfo.emit(ils.Metrics())
+	mb.metricNodeDiskArraySynced.emit(ils.Metrics())
+	mb.metricNodeDiskHealthMediaErrors.emit(ils.Metrics())
+	mb.metricNodeDiskHealthPercentageUsed.emit(ils.Metrics())
+	mb.metricNodeDiskHealthPowerOn.emit(ils.Metrics())
+	mb.metricNodeDiskHealthStatus.emit(ils.Metrics())
+	mb.metricNodeDiskHealthTemperature.emit(ils.Metrics())
+	mb.metricNodeInfo.emit(ils.Metrics())
+	mb.metricNodeNetConntrackEntries.emit(ils.Metrics())
+	mb.metricNodeNetConntrackLimit.emit(ils.Metrics())
+	mb.metricNodeNetInterfaceIP.emit(ils.Metrics())
+	mb.metricNodeNetInterfaceUp.emit(ils.Metrics())
+	mb.metricNodeNetListeningPorts.emit(ils.Metrics())
+	mb.metricNodeNetReceiveDrops.emit(ils.Metrics())
+	mb.metricNodeNetReceiveErrors.emit(ils.Metrics())
+	mb.metricNodeNetReceived.emit(ils.Metrics())
+	mb.metricNodeNetReceivedPackets.emit(ils.Metrics())
+	mb.metricNodeNetTCPListenDrops.emit(ils.Metrics())
+	mb.metricNodeNetTCPListenOverflows.emit(ils.Metrics())
+	mb.metricNodeNetTCPResets.emit(ils.Metrics())
+	mb.metricNodeNetTCPResetsSent.emit(ils.Metrics())
+	mb.metricNodeNetTCPRetransmits.emit(ils.Metrics())
+	mb.metricNodeNetTransmitDrops.emit(ils.Metrics())
+	mb.metricNodeNetTransmitErrors.emit(ils.Metrics())
+	mb.metricNodeNetTransmitted.emit(ils.Metrics())
+	mb.metricNodeNetTransmittedPackets.emit(ils.Metrics())
+	mb.metricNodeNetUDPChecksumErrors.emit(ils.Metrics())
+	mb.metricNodeNetUDPNoPort.emit(ils.Metrics())
+	mb.metricNodeNetUDPReceiveBufferErrors.emit(ils.Metrics())
+	mb.metricNodeNetUDPReceiveErrors.emit(ils.Metrics())
+	mb.metricNodeNetUDPSendBufferErrors.emit(ils.Metrics())
+	mb.metricNodeResourcesCPULogicalCores.emit(ils.Metrics())
+	mb.metricNodeResourcesCPUUsage.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskIoTime.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskRead.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskReadTime.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskReads.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskWriteTime.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskWrites.emit(ils.Metrics())
+	mb.metricNodeResourcesDiskWritten.emit(ils.Metrics())
+	mb.metricNodeResourcesMemoryAvailable.emit(ils.Metrics())
+	mb.metricNodeResourcesMemoryCached.emit(ils.Metrics())
+	mb.metricNodeResourcesMemoryFree.emit(ils.Metrics())
+	mb.metricNodeResourcesMemoryTotal.emit(ils.Metrics())
+	mb.metricNodeResourcesPressureWaiting.emit(ils.Metrics())
+	mb.metricNodeUptime.emit(ils.Metrics())
 
 	for _, op := range options {
 		op.apply(rm)
@@ -4302,6 +7746,21 @@ func (mb *MetricsBuilder) RecordContainerExitsDataPoint(ts pcommon.Timestamp, va
 // RecordContainerInfoDataPoint adds a data point to container.info metric.
 func (mb *MetricsBuilder) RecordContainerInfoDataPoint(ts pcommon.Timestamp, val int64, imageAttributeValue string, systemdTriggeredByAttributeValue string, systemdTypeAttributeValue string) {
 	mb.metricContainerInfo.recordDataPoint(mb.startTime, ts, val, imageAttributeValue, systemdTriggeredByAttributeValue, systemdTypeAttributeValue)
+}
+
+// RecordContainerLogBytesDataPoint adds a data point to container.log.bytes metric.
+func (mb *MetricsBuilder) RecordContainerLogBytesDataPoint(ts pcommon.Timestamp, val int64, sourceAttributeValue string) {
+	mb.metricContainerLogBytes.recordDataPoint(mb.startTime, ts, val, sourceAttributeValue)
+}
+
+// RecordContainerLogLinesDroppedDataPoint adds a data point to container.log.lines_dropped metric.
+func (mb *MetricsBuilder) RecordContainerLogLinesDroppedDataPoint(ts pcommon.Timestamp, val int64, sourceAttributeValue string, logDropReasonAttributeValue AttributeLogDropReason) {
+	mb.metricContainerLogLinesDropped.recordDataPoint(mb.startTime, ts, val, sourceAttributeValue, logDropReasonAttributeValue.String())
+}
+
+// RecordContainerLogMessagesDataPoint adds a data point to container.log.messages metric.
+func (mb *MetricsBuilder) RecordContainerLogMessagesDataPoint(ts pcommon.Timestamp, val int64, sourceAttributeValue string, levelAttributeValue AttributeLevel, patternHashAttributeValue string, sampleAttributeValue string) {
+	mb.metricContainerLogMessages.recordDataPoint(mb.startTime, ts, val, sourceAttributeValue, levelAttributeValue.String(), patternHashAttributeValue, sampleAttributeValue)
 }
 
 // RecordContainerMemoryRssDataPoint adds a data point to container.memory.rss metric.
@@ -4382,6 +7841,11 @@ func (mb *MetricsBuilder) RecordContainerNetTCPInboundBytesSentDataPoint(ts pcom
 // RecordContainerNetTCPInboundConnectionsDataPoint adds a data point to container.net.tcp.inbound.connections metric.
 func (mb *MetricsBuilder) RecordContainerNetTCPInboundConnectionsDataPoint(ts pcommon.Timestamp, val int64, listenAddrAttributeValue string) {
 	mb.metricContainerNetTCPInboundConnections.recordDataPoint(mb.startTime, ts, val, listenAddrAttributeValue)
+}
+
+// RecordContainerNetTCPInterZoneBytesDataPoint adds a data point to container.net.tcp.inter_zone_bytes metric.
+func (mb *MetricsBuilder) RecordContainerNetTCPInterZoneBytesDataPoint(ts pcommon.Timestamp, val int64, zoneAttributeValue string, directionAttributeValue AttributeDirection) {
+	mb.metricContainerNetTCPInterZoneBytes.recordDataPoint(mb.startTime, ts, val, zoneAttributeValue, directionAttributeValue.String())
 }
 
 // RecordContainerNetTCPListenInfoDataPoint adds a data point to container.net.tcp.listen_info metric.
@@ -4592,6 +8056,251 @@ func (mb *MetricsBuilder) RecordContainerUptimeDataPoint(ts pcommon.Timestamp, v
 // RecordK8sContainerRestartCountDataPoint adds a data point to k8s.container.restart.count metric.
 func (mb *MetricsBuilder) RecordK8sContainerRestartCountDataPoint(ts pcommon.Timestamp, val int64) {
 	mb.metricK8sContainerRestartCount.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeAgentInfoDataPoint adds a data point to node.agent.info metric.
+func (mb *MetricsBuilder) RecordNodeAgentInfoDataPoint(ts pcommon.Timestamp, val int64, versionAttributeValue string) {
+	mb.metricNodeAgentInfo.recordDataPoint(mb.startTime, ts, val, versionAttributeValue)
+}
+
+// RecordNodeCloudInfoDataPoint adds a data point to node.cloud.info metric.
+func (mb *MetricsBuilder) RecordNodeCloudInfoDataPoint(ts pcommon.Timestamp, val int64, providerAttributeValue string, accountIDAttributeValue string, instanceIDAttributeValue string, instanceTypeAttributeValue string, instanceLifeCycleAttributeValue string, regionAttributeValue string, availabilityZoneAttributeValue string, availabilityZoneIDAttributeValue string, localIpv4AttributeValue string, publicIpv4AttributeValue string) {
+	mb.metricNodeCloudInfo.recordDataPoint(mb.startTime, ts, val, providerAttributeValue, accountIDAttributeValue, instanceIDAttributeValue, instanceTypeAttributeValue, instanceLifeCycleAttributeValue, regionAttributeValue, availabilityZoneAttributeValue, availabilityZoneIDAttributeValue, localIpv4AttributeValue, publicIpv4AttributeValue)
+}
+
+// RecordNodeDiskArrayDisksDataPoint adds a data point to node.disk.array.disks metric.
+func (mb *MetricsBuilder) RecordNodeDiskArrayDisksDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string, arrayDiskStateAttributeValue AttributeArrayDiskState) {
+	mb.metricNodeDiskArrayDisks.recordDataPoint(mb.startTime, ts, val, diskAttributeValue, arrayDiskStateAttributeValue.String())
+}
+
+// RecordNodeDiskArrayInfoDataPoint adds a data point to node.disk.array.info metric.
+func (mb *MetricsBuilder) RecordNodeDiskArrayInfoDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string, arrayLevelAttributeValue string, arrayStateAttributeValue string) {
+	mb.metricNodeDiskArrayInfo.recordDataPoint(mb.startTime, ts, val, diskAttributeValue, arrayLevelAttributeValue, arrayStateAttributeValue)
+}
+
+// RecordNodeDiskArraySyncedDataPoint adds a data point to node.disk.array.synced metric.
+func (mb *MetricsBuilder) RecordNodeDiskArraySyncedDataPoint(ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	mb.metricNodeDiskArraySynced.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeDiskHealthMediaErrorsDataPoint adds a data point to node.disk.health.media_errors metric.
+func (mb *MetricsBuilder) RecordNodeDiskHealthMediaErrorsDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeDiskHealthMediaErrors.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeDiskHealthPercentageUsedDataPoint adds a data point to node.disk.health.percentage_used metric.
+func (mb *MetricsBuilder) RecordNodeDiskHealthPercentageUsedDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeDiskHealthPercentageUsed.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeDiskHealthPowerOnDataPoint adds a data point to node.disk.health.power_on metric.
+func (mb *MetricsBuilder) RecordNodeDiskHealthPowerOnDataPoint(ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	mb.metricNodeDiskHealthPowerOn.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeDiskHealthStatusDataPoint adds a data point to node.disk.health.status metric.
+func (mb *MetricsBuilder) RecordNodeDiskHealthStatusDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeDiskHealthStatus.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeDiskHealthTemperatureDataPoint adds a data point to node.disk.health.temperature metric.
+func (mb *MetricsBuilder) RecordNodeDiskHealthTemperatureDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeDiskHealthTemperature.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeInfoDataPoint adds a data point to node.info metric.
+func (mb *MetricsBuilder) RecordNodeInfoDataPoint(ts pcommon.Timestamp, val int64, hostnameAttributeValue string, kernelVersionAttributeValue string) {
+	mb.metricNodeInfo.recordDataPoint(mb.startTime, ts, val, hostnameAttributeValue, kernelVersionAttributeValue)
+}
+
+// RecordNodeNetConntrackEntriesDataPoint adds a data point to node.net.conntrack.entries metric.
+func (mb *MetricsBuilder) RecordNodeNetConntrackEntriesDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetConntrackEntries.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetConntrackLimitDataPoint adds a data point to node.net.conntrack.limit metric.
+func (mb *MetricsBuilder) RecordNodeNetConntrackLimitDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetConntrackLimit.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetInterfaceIPDataPoint adds a data point to node.net.interface.ip metric.
+func (mb *MetricsBuilder) RecordNodeNetInterfaceIPDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string, ipAttributeValue string) {
+	mb.metricNodeNetInterfaceIP.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue, ipAttributeValue)
+}
+
+// RecordNodeNetInterfaceUpDataPoint adds a data point to node.net.interface.up metric.
+func (mb *MetricsBuilder) RecordNodeNetInterfaceUpDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetInterfaceUp.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetListeningPortsDataPoint adds a data point to node.net.listening_ports metric.
+func (mb *MetricsBuilder) RecordNodeNetListeningPortsDataPoint(ts pcommon.Timestamp, val int64, transportAttributeValue AttributeTransport) {
+	mb.metricNodeNetListeningPorts.recordDataPoint(mb.startTime, ts, val, transportAttributeValue.String())
+}
+
+// RecordNodeNetReceiveDropsDataPoint adds a data point to node.net.receive_drops metric.
+func (mb *MetricsBuilder) RecordNodeNetReceiveDropsDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetReceiveDrops.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetReceiveErrorsDataPoint adds a data point to node.net.receive_errors metric.
+func (mb *MetricsBuilder) RecordNodeNetReceiveErrorsDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetReceiveErrors.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetReceivedDataPoint adds a data point to node.net.received metric.
+func (mb *MetricsBuilder) RecordNodeNetReceivedDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetReceived.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetReceivedPacketsDataPoint adds a data point to node.net.received_packets metric.
+func (mb *MetricsBuilder) RecordNodeNetReceivedPacketsDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetReceivedPackets.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetTCPListenDropsDataPoint adds a data point to node.net.tcp.listen_drops metric.
+func (mb *MetricsBuilder) RecordNodeNetTCPListenDropsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetTCPListenDrops.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetTCPListenOverflowsDataPoint adds a data point to node.net.tcp.listen_overflows metric.
+func (mb *MetricsBuilder) RecordNodeNetTCPListenOverflowsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetTCPListenOverflows.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetTCPResetsDataPoint adds a data point to node.net.tcp.resets metric.
+func (mb *MetricsBuilder) RecordNodeNetTCPResetsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetTCPResets.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetTCPResetsSentDataPoint adds a data point to node.net.tcp.resets_sent metric.
+func (mb *MetricsBuilder) RecordNodeNetTCPResetsSentDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetTCPResetsSent.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetTCPRetransmitsDataPoint adds a data point to node.net.tcp.retransmits metric.
+func (mb *MetricsBuilder) RecordNodeNetTCPRetransmitsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetTCPRetransmits.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetTransmitDropsDataPoint adds a data point to node.net.transmit_drops metric.
+func (mb *MetricsBuilder) RecordNodeNetTransmitDropsDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetTransmitDrops.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetTransmitErrorsDataPoint adds a data point to node.net.transmit_errors metric.
+func (mb *MetricsBuilder) RecordNodeNetTransmitErrorsDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetTransmitErrors.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetTransmittedDataPoint adds a data point to node.net.transmitted metric.
+func (mb *MetricsBuilder) RecordNodeNetTransmittedDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetTransmitted.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetTransmittedPacketsDataPoint adds a data point to node.net.transmitted_packets metric.
+func (mb *MetricsBuilder) RecordNodeNetTransmittedPacketsDataPoint(ts pcommon.Timestamp, val int64, interfaceAttributeValue string) {
+	mb.metricNodeNetTransmittedPackets.recordDataPoint(mb.startTime, ts, val, interfaceAttributeValue)
+}
+
+// RecordNodeNetUDPChecksumErrorsDataPoint adds a data point to node.net.udp.checksum_errors metric.
+func (mb *MetricsBuilder) RecordNodeNetUDPChecksumErrorsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetUDPChecksumErrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetUDPNoPortDataPoint adds a data point to node.net.udp.no_port metric.
+func (mb *MetricsBuilder) RecordNodeNetUDPNoPortDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetUDPNoPort.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetUDPReceiveBufferErrorsDataPoint adds a data point to node.net.udp.receive_buffer_errors metric.
+func (mb *MetricsBuilder) RecordNodeNetUDPReceiveBufferErrorsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetUDPReceiveBufferErrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetUDPReceiveErrorsDataPoint adds a data point to node.net.udp.receive_errors metric.
+func (mb *MetricsBuilder) RecordNodeNetUDPReceiveErrorsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetUDPReceiveErrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeNetUDPSendBufferErrorsDataPoint adds a data point to node.net.udp.send_buffer_errors metric.
+func (mb *MetricsBuilder) RecordNodeNetUDPSendBufferErrorsDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeNetUDPSendBufferErrors.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeResourcesCPULogicalCoresDataPoint adds a data point to node.resources.cpu.logical_cores metric.
+func (mb *MetricsBuilder) RecordNodeResourcesCPULogicalCoresDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeResourcesCPULogicalCores.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeResourcesCPUUsageDataPoint adds a data point to node.resources.cpu.usage metric.
+func (mb *MetricsBuilder) RecordNodeResourcesCPUUsageDataPoint(ts pcommon.Timestamp, val float64, nodeCPUModeAttributeValue AttributeNodeCPUMode) {
+	mb.metricNodeResourcesCPUUsage.recordDataPoint(mb.startTime, ts, val, nodeCPUModeAttributeValue.String())
+}
+
+// RecordNodeResourcesDiskIoTimeDataPoint adds a data point to node.resources.disk.io_time metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskIoTimeDataPoint(ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskIoTime.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesDiskReadDataPoint adds a data point to node.resources.disk.read metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskReadDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskRead.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesDiskReadTimeDataPoint adds a data point to node.resources.disk.read_time metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskReadTimeDataPoint(ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskReadTime.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesDiskReadsDataPoint adds a data point to node.resources.disk.reads metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskReadsDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskReads.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesDiskWriteTimeDataPoint adds a data point to node.resources.disk.write_time metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskWriteTimeDataPoint(ts pcommon.Timestamp, val float64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskWriteTime.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesDiskWritesDataPoint adds a data point to node.resources.disk.writes metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskWritesDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskWrites.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesDiskWrittenDataPoint adds a data point to node.resources.disk.written metric.
+func (mb *MetricsBuilder) RecordNodeResourcesDiskWrittenDataPoint(ts pcommon.Timestamp, val int64, diskAttributeValue string) {
+	mb.metricNodeResourcesDiskWritten.recordDataPoint(mb.startTime, ts, val, diskAttributeValue)
+}
+
+// RecordNodeResourcesMemoryAvailableDataPoint adds a data point to node.resources.memory.available metric.
+func (mb *MetricsBuilder) RecordNodeResourcesMemoryAvailableDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeResourcesMemoryAvailable.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeResourcesMemoryCachedDataPoint adds a data point to node.resources.memory.cached metric.
+func (mb *MetricsBuilder) RecordNodeResourcesMemoryCachedDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeResourcesMemoryCached.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeResourcesMemoryFreeDataPoint adds a data point to node.resources.memory.free metric.
+func (mb *MetricsBuilder) RecordNodeResourcesMemoryFreeDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeResourcesMemoryFree.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeResourcesMemoryTotalDataPoint adds a data point to node.resources.memory.total metric.
+func (mb *MetricsBuilder) RecordNodeResourcesMemoryTotalDataPoint(ts pcommon.Timestamp, val int64) {
+	mb.metricNodeResourcesMemoryTotal.recordDataPoint(mb.startTime, ts, val)
+}
+
+// RecordNodeResourcesPressureWaitingDataPoint adds a data point to node.resources.pressure_waiting metric.
+func (mb *MetricsBuilder) RecordNodeResourcesPressureWaitingDataPoint(ts pcommon.Timestamp, val float64, pressureResourceAttributeValue AttributePressureResource, kindAttributeValue AttributeKind) {
+	mb.metricNodeResourcesPressureWaiting.recordDataPoint(mb.startTime, ts, val, pressureResourceAttributeValue.String(), kindAttributeValue.String())
+}
+
+// RecordNodeUptimeDataPoint adds a data point to node.uptime metric.
+func (mb *MetricsBuilder) RecordNodeUptimeDataPoint(ts pcommon.Timestamp, val float64) {
+	mb.metricNodeUptime.recordDataPoint(mb.startTime, ts, val)
 }
 
 // Reset resets metrics builder to its initial state. It should be used when external metrics source is restarted,

@@ -72,6 +72,15 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerInfoDataPoint(ts, 1, "image-val", "systemd_triggered_by-val", "systemd_type-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerLogBytesDataPoint(ts, 1, "source-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerLogLinesDroppedDataPoint(ts, 1, "source-val", AttributeLogDropReasonRateLimit)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerLogMessagesDataPoint(ts, 1, "source-val", AttributeLevelCritical, "pattern_hash-val", "sample-val")
 
 			allMetricsCount++
 			mb.RecordContainerMemoryRssDataPoint(ts, 1)
@@ -120,6 +129,9 @@ func TestMetricsBuilder(t *testing.T) {
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerNetTCPInboundConnectionsDataPoint(ts, 1, "listen_addr-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordContainerNetTCPInterZoneBytesDataPoint(ts, 1, "zone-val", AttributeDirectionReceived)
 			defaultMetricsCount++
 			allMetricsCount++
 			mb.RecordContainerNetTCPListenInfoDataPoint(ts, 1, "listen_addr-val", "proxy-val")
@@ -246,6 +258,153 @@ func TestMetricsBuilder(t *testing.T) {
 
 			allMetricsCount++
 			mb.RecordK8sContainerRestartCountDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeAgentInfoDataPoint(ts, 1, "version-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeCloudInfoDataPoint(ts, 1, "provider-val", "account_id-val", "instance_id-val", "instance_type-val", "instance_life_cycle-val", "region-val", "availability_zone-val", "availability_zone_id-val", "local_ipv4-val", "public_ipv4-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskArrayDisksDataPoint(ts, 1, "disk-val", AttributeArrayDiskStateActive)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskArrayInfoDataPoint(ts, 1, "disk-val", "array_level-val", "array_state-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskArraySyncedDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskHealthMediaErrorsDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskHealthPercentageUsedDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskHealthPowerOnDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskHealthStatusDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeDiskHealthTemperatureDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeInfoDataPoint(ts, 1, "hostname-val", "kernel_version-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetConntrackEntriesDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetConntrackLimitDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetInterfaceIPDataPoint(ts, 1, "interface-val", "ip-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetInterfaceUpDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetListeningPortsDataPoint(ts, 1, AttributeTransportTCP)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetReceiveDropsDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetReceiveErrorsDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetReceivedDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetReceivedPacketsDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTCPListenDropsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTCPListenOverflowsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTCPResetsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTCPResetsSentDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTCPRetransmitsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTransmitDropsDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTransmitErrorsDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTransmittedDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetTransmittedPacketsDataPoint(ts, 1, "interface-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetUDPChecksumErrorsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetUDPNoPortDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetUDPReceiveBufferErrorsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetUDPReceiveErrorsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeNetUDPSendBufferErrorsDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesCPULogicalCoresDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesCPUUsageDataPoint(ts, 1, AttributeNodeCPUModeIdle)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskIoTimeDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskReadDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskReadTimeDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskReadsDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskWriteTimeDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskWritesDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesDiskWrittenDataPoint(ts, 1, "disk-val")
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesMemoryAvailableDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesMemoryCachedDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesMemoryFreeDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesMemoryTotalDataPoint(ts, 1)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeResourcesPressureWaitingDataPoint(ts, 1, AttributePressureResourceCPU, AttributeKindFull)
+			defaultMetricsCount++
+			allMetricsCount++
+			mb.RecordNodeUptimeDataPoint(ts, 1)
 
 			res := pcommon.NewResource()
 			metrics := mb.Emit(WithResource(res))
@@ -365,6 +524,69 @@ func TestMetricsBuilder(t *testing.T) {
 					systemdTypeAttrVal, ok := dp.Attributes().Get("systemd_type")
 					assert.True(t, ok)
 					assert.Equal(t, "systemd_type-val", systemdTypeAttrVal.Str())
+				case "container.log.bytes":
+					assert.False(t, validatedMetrics["container.log.bytes"], "Found a duplicate in the metrics slice: container.log.bytes")
+					validatedMetrics["container.log.bytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Text of the lines that were read from a log, with one byte for the end of each.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					sourceAttrVal, ok := dp.Attributes().Get("source")
+					assert.True(t, ok)
+					assert.Equal(t, "source-val", sourceAttrVal.Str())
+				case "container.log.lines_dropped":
+					assert.False(t, validatedMetrics["container.log.lines_dropped"], "Found a duplicate in the metrics slice: container.log.lines_dropped")
+					validatedMetrics["container.log.lines_dropped"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Lines that were read and are in no message.", mi.Description())
+					assert.Equal(t, "{line}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					sourceAttrVal, ok := dp.Attributes().Get("source")
+					assert.True(t, ok)
+					assert.Equal(t, "source-val", sourceAttrVal.Str())
+					logDropReasonAttrVal, ok := dp.Attributes().Get("reason")
+					assert.True(t, ok)
+					assert.Equal(t, "rate_limit", logDropReasonAttrVal.Str())
+				case "container.log.messages":
+					assert.False(t, validatedMetrics["container.log.messages"], "Found a duplicate in the metrics slice: container.log.messages")
+					validatedMetrics["container.log.messages"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Messages that were logged, by pattern.", mi.Description())
+					assert.Equal(t, "{message}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					sourceAttrVal, ok := dp.Attributes().Get("source")
+					assert.True(t, ok)
+					assert.Equal(t, "source-val", sourceAttrVal.Str())
+					levelAttrVal, ok := dp.Attributes().Get("level")
+					assert.True(t, ok)
+					assert.Equal(t, "critical", levelAttrVal.Str())
+					patternHashAttrVal, ok := dp.Attributes().Get("pattern_hash")
+					assert.True(t, ok)
+					assert.Equal(t, "pattern_hash-val", patternHashAttrVal.Str())
+					sampleAttrVal, ok := dp.Attributes().Get("sample")
+					assert.True(t, ok)
+					assert.Equal(t, "sample-val", sampleAttrVal.Str())
 				case "container.memory.rss":
 					assert.False(t, validatedMetrics["container.memory.rss"], "Found a duplicate in the metrics slice: container.memory.rss")
 					validatedMetrics["container.memory.rss"] = true
@@ -633,6 +855,26 @@ func TestMetricsBuilder(t *testing.T) {
 					listenAddrAttrVal, ok := dp.Attributes().Get("listen_addr")
 					assert.True(t, ok)
 					assert.Equal(t, "listen_addr-val", listenAddrAttrVal.Str())
+				case "container.net.tcp.inter_zone_bytes":
+					assert.False(t, validatedMetrics["container.net.tcp.inter_zone_bytes"], "Found a duplicate in the metrics slice: container.net.tcp.inter_zone_bytes")
+					validatedMetrics["container.net.tcp.inter_zone_bytes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Payload over connections that the container began with peers in other zones than the host's.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					zoneAttrVal, ok := dp.Attributes().Get("zone")
+					assert.True(t, ok)
+					assert.Equal(t, "zone-val", zoneAttrVal.Str())
+					directionAttrVal, ok := dp.Attributes().Get("direction")
+					assert.True(t, ok)
+					assert.Equal(t, "received", directionAttrVal.Str())
 				case "container.net.tcp.listen_info":
 					assert.False(t, validatedMetrics["container.net.tcp.listen_info"], "Found a duplicate in the metrics slice: container.net.tcp.listen_info")
 					validatedMetrics["container.net.tcp.listen_info"] = true
@@ -1300,6 +1542,788 @@ func TestMetricsBuilder(t *testing.T) {
 					assert.Equal(t, ts, dp.Timestamp())
 					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
 					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.agent.info":
+					assert.False(t, validatedMetrics["node.agent.info"], "Found a duplicate in the metrics slice: node.agent.info")
+					validatedMetrics["node.agent.info"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "The collector itself; always 1.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					versionAttrVal, ok := dp.Attributes().Get("version")
+					assert.True(t, ok)
+					assert.Equal(t, "version-val", versionAttrVal.Str())
+				case "node.cloud.info":
+					assert.False(t, validatedMetrics["node.cloud.info"], "Found a duplicate in the metrics slice: node.cloud.info")
+					validatedMetrics["node.cloud.info"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "On which machine of which cloud the host runs; always 1. There is none where nothing is known.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					providerAttrVal, ok := dp.Attributes().Get("provider")
+					assert.True(t, ok)
+					assert.Equal(t, "provider-val", providerAttrVal.Str())
+					accountIDAttrVal, ok := dp.Attributes().Get("account_id")
+					assert.True(t, ok)
+					assert.Equal(t, "account_id-val", accountIDAttrVal.Str())
+					instanceIDAttrVal, ok := dp.Attributes().Get("instance_id")
+					assert.True(t, ok)
+					assert.Equal(t, "instance_id-val", instanceIDAttrVal.Str())
+					instanceTypeAttrVal, ok := dp.Attributes().Get("instance_type")
+					assert.True(t, ok)
+					assert.Equal(t, "instance_type-val", instanceTypeAttrVal.Str())
+					instanceLifeCycleAttrVal, ok := dp.Attributes().Get("instance_life_cycle")
+					assert.True(t, ok)
+					assert.Equal(t, "instance_life_cycle-val", instanceLifeCycleAttrVal.Str())
+					regionAttrVal, ok := dp.Attributes().Get("region")
+					assert.True(t, ok)
+					assert.Equal(t, "region-val", regionAttrVal.Str())
+					availabilityZoneAttrVal, ok := dp.Attributes().Get("availability_zone")
+					assert.True(t, ok)
+					assert.Equal(t, "availability_zone-val", availabilityZoneAttrVal.Str())
+					availabilityZoneIDAttrVal, ok := dp.Attributes().Get("availability_zone_id")
+					assert.True(t, ok)
+					assert.Equal(t, "availability_zone_id-val", availabilityZoneIDAttrVal.Str())
+					localIpv4AttrVal, ok := dp.Attributes().Get("local_ipv4")
+					assert.True(t, ok)
+					assert.Equal(t, "local_ipv4-val", localIpv4AttrVal.Str())
+					publicIpv4AttrVal, ok := dp.Attributes().Get("public_ipv4")
+					assert.True(t, ok)
+					assert.Equal(t, "public_ipv4-val", publicIpv4AttrVal.Str())
+				case "node.disk.array.disks":
+					assert.False(t, validatedMetrics["node.disk.array.disks"], "Found a duplicate in the metrics slice: node.disk.array.disks")
+					validatedMetrics["node.disk.array.disks"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Disks of an array of Linux software RAID.", mi.Description())
+					assert.Equal(t, "{disk}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+					arrayDiskStateAttrVal, ok := dp.Attributes().Get("state")
+					assert.True(t, ok)
+					assert.Equal(t, "active", arrayDiskStateAttrVal.Str())
+				case "node.disk.array.info":
+					assert.False(t, validatedMetrics["node.disk.array.info"], "Found a duplicate in the metrics slice: node.disk.array.info")
+					validatedMetrics["node.disk.array.info"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "An array of Linux software RAID; always 1.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+					arrayLevelAttrVal, ok := dp.Attributes().Get("level")
+					assert.True(t, ok)
+					assert.Equal(t, "array_level-val", arrayLevelAttrVal.Str())
+					arrayStateAttrVal, ok := dp.Attributes().Get("state")
+					assert.True(t, ok)
+					assert.Equal(t, "array_state-val", arrayStateAttrVal.Str())
+				case "node.disk.array.synced":
+					assert.False(t, validatedMetrics["node.disk.array.synced"], "Found a duplicate in the metrics slice: node.disk.array.synced")
+					validatedMetrics["node.disk.array.synced"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Share of an array that is done while it recovers, resyncs, reshapes or checks.", mi.Description())
+					assert.Equal(t, "1", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.disk.health.media_errors":
+					assert.False(t, validatedMetrics["node.disk.health.media_errors"], "Found a duplicate in the metrics slice: node.disk.health.media_errors")
+					validatedMetrics["node.disk.health.media_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Data that the disk could not read back, in its life.", mi.Description())
+					assert.Equal(t, "{error}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.disk.health.percentage_used":
+					assert.False(t, validatedMetrics["node.disk.health.percentage_used"], "Found a duplicate in the metrics slice: node.disk.health.percentage_used")
+					validatedMetrics["node.disk.health.percentage_used"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Share of the life that the vendor expects of the disk; it may exceed 100.", mi.Description())
+					assert.Equal(t, "{percent}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.disk.health.power_on":
+					assert.False(t, validatedMetrics["node.disk.health.power_on"], "Found a duplicate in the metrics slice: node.disk.health.power_on")
+					validatedMetrics["node.disk.health.power_on"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Time that the disk has been powered on in its life, in whole hours.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.disk.health.status":
+					assert.False(t, validatedMetrics["node.disk.health.status"], "Found a duplicate in the metrics slice: node.disk.health.status")
+					validatedMetrics["node.disk.health.status"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Whether the disk finds itself healthy (1), or expects to fail or is outside of its limits (0).", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.disk.health.temperature":
+					assert.False(t, validatedMetrics["node.disk.health.temperature"], "Found a duplicate in the metrics slice: node.disk.health.temperature")
+					validatedMetrics["node.disk.health.temperature"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Temperature of the disk; no datapoint while it sleeps.", mi.Description())
+					assert.Equal(t, "Cel", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.info":
+					assert.False(t, validatedMetrics["node.info"], "Found a duplicate in the metrics slice: node.info")
+					validatedMetrics["node.info"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "The host; always 1.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					hostnameAttrVal, ok := dp.Attributes().Get("hostname")
+					assert.True(t, ok)
+					assert.Equal(t, "hostname-val", hostnameAttrVal.Str())
+					kernelVersionAttrVal, ok := dp.Attributes().Get("kernel_version")
+					assert.True(t, ok)
+					assert.Equal(t, "kernel_version-val", kernelVersionAttrVal.Str())
+				case "node.net.conntrack.entries":
+					assert.False(t, validatedMetrics["node.net.conntrack.entries"], "Found a duplicate in the metrics slice: node.net.conntrack.entries")
+					validatedMetrics["node.net.conntrack.entries"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Connections in the connection tracking table of the host; no datapoint while nothing uses it.", mi.Description())
+					assert.Equal(t, "{entry}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.conntrack.limit":
+					assert.False(t, validatedMetrics["node.net.conntrack.limit"], "Found a duplicate in the metrics slice: node.net.conntrack.limit")
+					validatedMetrics["node.net.conntrack.limit"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Connections that fit in the connection tracking table.", mi.Description())
+					assert.Equal(t, "{entry}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.interface.ip":
+					assert.False(t, validatedMetrics["node.net.interface.ip"], "Found a duplicate in the metrics slice: node.net.interface.ip")
+					validatedMetrics["node.net.interface.ip"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "The addresses of an interface, link-local ones left out; always 1.", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+					ipAttrVal, ok := dp.Attributes().Get("ip")
+					assert.True(t, ok)
+					assert.Equal(t, "ip-val", ipAttrVal.Str())
+				case "node.net.interface.up":
+					assert.False(t, validatedMetrics["node.net.interface.up"], "Found a duplicate in the metrics slice: node.net.interface.up")
+					validatedMetrics["node.net.interface.up"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Whether an interface can carry packets (1) or not (0).", mi.Description())
+					assert.Empty(t, mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.listening_ports":
+					assert.False(t, validatedMetrics["node.net.listening_ports"], "Found a duplicate in the metrics slice: node.net.listening_ports")
+					validatedMetrics["node.net.listening_ports"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Ports that are open on the host, at whatever address.", mi.Description())
+					assert.Equal(t, "{port}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					transportAttrVal, ok := dp.Attributes().Get("transport")
+					assert.True(t, ok)
+					assert.Equal(t, "tcp", transportAttrVal.Str())
+				case "node.net.receive_drops":
+					assert.False(t, validatedMetrics["node.net.receive_drops"], "Found a duplicate in the metrics slice: node.net.receive_drops")
+					validatedMetrics["node.net.receive_drops"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets received and dropped, for lack of room in the device as well.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.receive_errors":
+					assert.False(t, validatedMetrics["node.net.receive_errors"], "Found a duplicate in the metrics slice: node.net.receive_errors")
+					validatedMetrics["node.net.receive_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Errors in receiving packets.", mi.Description())
+					assert.Equal(t, "{error}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.received":
+					assert.False(t, validatedMetrics["node.net.received"], "Found a duplicate in the metrics slice: node.net.received")
+					validatedMetrics["node.net.received"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes that an interface has received.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.received_packets":
+					assert.False(t, validatedMetrics["node.net.received_packets"], "Found a duplicate in the metrics slice: node.net.received_packets")
+					validatedMetrics["node.net.received_packets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that an interface has received.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.tcp.listen_drops":
+					assert.False(t, validatedMetrics["node.net.tcp.listen_drops"], "Found a duplicate in the metrics slice: node.net.tcp.listen_drops")
+					validatedMetrics["node.net.tcp.listen_drops"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP connections that a listener could not take, for any reason.", mi.Description())
+					assert.Equal(t, "{drop}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.tcp.listen_overflows":
+					assert.False(t, validatedMetrics["node.net.tcp.listen_overflows"], "Found a duplicate in the metrics slice: node.net.tcp.listen_overflows")
+					validatedMetrics["node.net.tcp.listen_overflows"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP connections that a listener could not take because its queue was full.", mi.Description())
+					assert.Equal(t, "{drop}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.tcp.resets":
+					assert.False(t, validatedMetrics["node.net.tcp.resets"], "Found a duplicate in the metrics slice: node.net.tcp.resets")
+					validatedMetrics["node.net.tcp.resets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Established TCP connections that ended with a reset, sent or received.", mi.Description())
+					assert.Equal(t, "{reset}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.tcp.resets_sent":
+					assert.False(t, validatedMetrics["node.net.tcp.resets_sent"], "Found a duplicate in the metrics slice: node.net.tcp.resets_sent")
+					validatedMetrics["node.net.tcp.resets_sent"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP resets sent, those in answer to segments of no connection included.", mi.Description())
+					assert.Equal(t, "{reset}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.tcp.retransmits":
+					assert.False(t, validatedMetrics["node.net.tcp.retransmits"], "Found a duplicate in the metrics slice: node.net.tcp.retransmits")
+					validatedMetrics["node.net.tcp.retransmits"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "TCP segments retransmitted.", mi.Description())
+					assert.Equal(t, "{segment}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.transmit_drops":
+					assert.False(t, validatedMetrics["node.net.transmit_drops"], "Found a duplicate in the metrics slice: node.net.transmit_drops")
+					validatedMetrics["node.net.transmit_drops"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets dropped on the way out.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.transmit_errors":
+					assert.False(t, validatedMetrics["node.net.transmit_errors"], "Found a duplicate in the metrics slice: node.net.transmit_errors")
+					validatedMetrics["node.net.transmit_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Errors in transmitting packets.", mi.Description())
+					assert.Equal(t, "{error}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.transmitted":
+					assert.False(t, validatedMetrics["node.net.transmitted"], "Found a duplicate in the metrics slice: node.net.transmitted")
+					validatedMetrics["node.net.transmitted"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes that an interface has transmitted.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.transmitted_packets":
+					assert.False(t, validatedMetrics["node.net.transmitted_packets"], "Found a duplicate in the metrics slice: node.net.transmitted_packets")
+					validatedMetrics["node.net.transmitted_packets"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Packets that an interface has transmitted.", mi.Description())
+					assert.Equal(t, "{packet}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					interfaceAttrVal, ok := dp.Attributes().Get("interface")
+					assert.True(t, ok)
+					assert.Equal(t, "interface-val", interfaceAttrVal.Str())
+				case "node.net.udp.checksum_errors":
+					assert.False(t, validatedMetrics["node.net.udp.checksum_errors"], "Found a duplicate in the metrics slice: node.net.udp.checksum_errors")
+					validatedMetrics["node.net.udp.checksum_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "UDP datagrams not delivered because their checksum was wrong.", mi.Description())
+					assert.Equal(t, "{datagram}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.udp.no_port":
+					assert.False(t, validatedMetrics["node.net.udp.no_port"], "Found a duplicate in the metrics slice: node.net.udp.no_port")
+					validatedMetrics["node.net.udp.no_port"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "UDP datagrams to a port that nobody has open.", mi.Description())
+					assert.Equal(t, "{datagram}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.udp.receive_buffer_errors":
+					assert.False(t, validatedMetrics["node.net.udp.receive_buffer_errors"], "Found a duplicate in the metrics slice: node.net.udp.receive_buffer_errors")
+					validatedMetrics["node.net.udp.receive_buffer_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "UDP datagrams not delivered because the socket's buffer was full.", mi.Description())
+					assert.Equal(t, "{datagram}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.udp.receive_errors":
+					assert.False(t, validatedMetrics["node.net.udp.receive_errors"], "Found a duplicate in the metrics slice: node.net.udp.receive_errors")
+					validatedMetrics["node.net.udp.receive_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "UDP datagrams not delivered, for whatever reason but that nobody has the port open.", mi.Description())
+					assert.Equal(t, "{datagram}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.net.udp.send_buffer_errors":
+					assert.False(t, validatedMetrics["node.net.udp.send_buffer_errors"], "Found a duplicate in the metrics slice: node.net.udp.send_buffer_errors")
+					validatedMetrics["node.net.udp.send_buffer_errors"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "UDP datagrams not sent because a buffer was full.", mi.Description())
+					assert.Equal(t, "{datagram}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.resources.cpu.logical_cores":
+					assert.False(t, validatedMetrics["node.resources.cpu.logical_cores"], "Found a duplicate in the metrics slice: node.resources.cpu.logical_cores")
+					validatedMetrics["node.resources.cpu.logical_cores"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "CPUs that are online.", mi.Description())
+					assert.Equal(t, "{cpu}", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.resources.cpu.usage":
+					assert.False(t, validatedMetrics["node.resources.cpu.usage"], "Found a duplicate in the metrics slice: node.resources.cpu.usage")
+					validatedMetrics["node.resources.cpu.usage"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time that all CPUs together were in each mode.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					nodeCPUModeAttrVal, ok := dp.Attributes().Get("mode")
+					assert.True(t, ok)
+					assert.Equal(t, "idle", nodeCPUModeAttrVal.Str())
+				case "node.resources.disk.io_time":
+					assert.False(t, validatedMetrics["node.resources.disk.io_time"], "Found a duplicate in the metrics slice: node.resources.disk.io_time")
+					validatedMetrics["node.resources.disk.io_time"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time with at least one operation under way.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.disk.read":
+					assert.False(t, validatedMetrics["node.resources.disk.read"], "Found a duplicate in the metrics slice: node.resources.disk.read")
+					validatedMetrics["node.resources.disk.read"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes read from a disk.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.disk.read_time":
+					assert.False(t, validatedMetrics["node.resources.disk.read_time"], "Found a duplicate in the metrics slice: node.resources.disk.read_time")
+					validatedMetrics["node.resources.disk.read_time"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time that reads took, summed.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.disk.reads":
+					assert.False(t, validatedMetrics["node.resources.disk.reads"], "Found a duplicate in the metrics slice: node.resources.disk.reads")
+					validatedMetrics["node.resources.disk.reads"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Reads from a disk.", mi.Description())
+					assert.Equal(t, "{operation}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.disk.write_time":
+					assert.False(t, validatedMetrics["node.resources.disk.write_time"], "Found a duplicate in the metrics slice: node.resources.disk.write_time")
+					validatedMetrics["node.resources.disk.write_time"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time that writes took, summed.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.disk.writes":
+					assert.False(t, validatedMetrics["node.resources.disk.writes"], "Found a duplicate in the metrics slice: node.resources.disk.writes")
+					validatedMetrics["node.resources.disk.writes"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Writes to a disk.", mi.Description())
+					assert.Equal(t, "{operation}", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.disk.written":
+					assert.False(t, validatedMetrics["node.resources.disk.written"], "Found a duplicate in the metrics slice: node.resources.disk.written")
+					validatedMetrics["node.resources.disk.written"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Bytes written to a disk.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+					diskAttrVal, ok := dp.Attributes().Get("device")
+					assert.True(t, ok)
+					assert.Equal(t, "disk-val", diskAttrVal.Str())
+				case "node.resources.memory.available":
+					assert.False(t, validatedMetrics["node.resources.memory.available"], "Found a duplicate in the metrics slice: node.resources.memory.available")
+					validatedMetrics["node.resources.memory.available"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Memory that can be had without swapping, as the kernel estimates it.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.resources.memory.cached":
+					assert.False(t, validatedMetrics["node.resources.memory.cached"], "Found a duplicate in the metrics slice: node.resources.memory.cached")
+					validatedMetrics["node.resources.memory.cached"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Page cache and memory of tmpfs.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.resources.memory.free":
+					assert.False(t, validatedMetrics["node.resources.memory.free"], "Found a duplicate in the metrics slice: node.resources.memory.free")
+					validatedMetrics["node.resources.memory.free"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Memory that nothing uses.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.resources.memory.total":
+					assert.False(t, validatedMetrics["node.resources.memory.total"], "Found a duplicate in the metrics slice: node.resources.memory.total")
+					validatedMetrics["node.resources.memory.total"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Memory that the kernel can use.", mi.Description())
+					assert.Equal(t, "By", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeInt, dp.ValueType())
+					assert.Equal(t, int64(1), dp.IntValue())
+				case "node.resources.pressure_waiting":
+					assert.False(t, validatedMetrics["node.resources.pressure_waiting"], "Found a duplicate in the metrics slice: node.resources.pressure_waiting")
+					validatedMetrics["node.resources.pressure_waiting"] = true
+					assert.Equal(t, pmetric.MetricTypeSum, mi.Type())
+					assert.Equal(t, 1, mi.Sum().DataPoints().Len())
+					assert.Equal(t, "Time in which some or all tasks of the host waited.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					assert.True(t, mi.Sum().IsMonotonic())
+					assert.Equal(t, pmetric.AggregationTemporalityCumulative, mi.Sum().AggregationTemporality())
+					dp := mi.Sum().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
+					pressureResourceAttrVal, ok := dp.Attributes().Get("resource")
+					assert.True(t, ok)
+					assert.Equal(t, "cpu", pressureResourceAttrVal.Str())
+					kindAttrVal, ok := dp.Attributes().Get("kind")
+					assert.True(t, ok)
+					assert.Equal(t, "full", kindAttrVal.Str())
+				case "node.uptime":
+					assert.False(t, validatedMetrics["node.uptime"], "Found a duplicate in the metrics slice: node.uptime")
+					validatedMetrics["node.uptime"] = true
+					assert.Equal(t, pmetric.MetricTypeGauge, mi.Type())
+					assert.Equal(t, 1, mi.Gauge().DataPoints().Len())
+					assert.Equal(t, "Time since the host was booted.", mi.Description())
+					assert.Equal(t, "s", mi.Unit())
+					dp := mi.Gauge().DataPoints().At(0)
+					assert.Equal(t, start, dp.StartTimestamp())
+					assert.Equal(t, ts, dp.Timestamp())
+					assert.Equal(t, pmetric.NumberDataPointValueTypeDouble, dp.ValueType())
+					assert.InDelta(t, float64(1), dp.DoubleValue(), 0.01)
 				}
 			}
 		})

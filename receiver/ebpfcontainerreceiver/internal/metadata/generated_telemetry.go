@@ -25,30 +25,49 @@ func Tracer(settings component.TelemetrySettings) trace.Tracer {
 // TelemetryBuilder provides an interface for components to report telemetry
 // as defined in metadata and user config.
 type TelemetryBuilder struct {
-	meter                          metric.Meter
-	mu                             sync.Mutex
-	registrations                  []metric.Registration
-	EbpfContainerCgroupsUnresolved metric.Int64ObservableCounter
-	EbpfContainerContainers        metric.Int64ObservableGauge
-	EbpfContainerDelayAnomalies    metric.Int64ObservableCounter
-	EbpfContainerDiskIoUnaccounted metric.Int64ObservableCounter
-	EbpfContainerEdgesFolded       metric.Int64ObservableCounter
-	EbpfContainerEdgesUnaccounted  metric.Int64ObservableCounter
-	EbpfContainerEventsDropped     metric.Int64ObservableCounter
-	EbpfContainerEventsLost        metric.Int64ObservableCounter
-	EbpfContainerFeatureEnabled    metric.Int64ObservableGauge
-	EbpfContainerListenersFolded   metric.Int64ObservableCounter
-	EbpfContainerMapEntries        metric.Int64ObservableGauge
-	EbpfContainerMapLimit          metric.Int64ObservableGauge
-	EbpfContainerMountsSkipped     metric.Int64ObservableCounter
-	EbpfContainerReadErrors        metric.Int64ObservableCounter
-	EbpfContainerRuntimeConnected  metric.Int64ObservableGauge
-	EbpfContainerRuntimeErrors     metric.Int64ObservableCounter
-	EbpfContainerScrapeDuration    metric.Float64Histogram
-	EbpfContainerSocketsAdopted    metric.Int64ObservableCounter
-	EbpfContainerTasksUnaccounted  metric.Int64ObservableCounter
-	EbpfContainerTasksUnknown      metric.Int64ObservableCounter
-	EbpfContainerWalkErrors        metric.Int64ObservableCounter
+	meter                            metric.Meter
+	mu                               sync.Mutex
+	registrations                    []metric.Registration
+	EbpfContainerCgroupsUnresolved   metric.Int64ObservableCounter
+	EbpfContainerCloudFailures       metric.Int64ObservableCounter
+	EbpfContainerCloudRequests       metric.Int64ObservableCounter
+	EbpfContainerContainers          metric.Int64ObservableGauge
+	EbpfContainerDelayAnomalies      metric.Int64ObservableCounter
+	EbpfContainerDiskIoUnaccounted   metric.Int64ObservableCounter
+	EbpfContainerEdgesFolded         metric.Int64ObservableCounter
+	EbpfContainerEdgesUnaccounted    metric.Int64ObservableCounter
+	EbpfContainerEventsDropped       metric.Int64ObservableCounter
+	EbpfContainerEventsLost          metric.Int64ObservableCounter
+	EbpfContainerFeatureEnabled      metric.Int64ObservableGauge
+	EbpfContainerFileWritesLost      metric.Int64ObservableCounter
+	EbpfContainerListenersFolded     metric.Int64ObservableCounter
+	EbpfContainerLogBytesLost        metric.Int64ObservableCounter
+	EbpfContainerLogCheckpointErrors metric.Int64ObservableCounter
+	EbpfContainerLogEntriesUnclaimed metric.Int64ObservableCounter
+	EbpfContainerLogFiles            metric.Int64ObservableGauge
+	EbpfContainerLogFilesOpen        metric.Int64ObservableGauge
+	EbpfContainerLogFilesSkipped     metric.Int64ObservableCounter
+	EbpfContainerLogJournalDamaged   metric.Int64ObservableCounter
+	EbpfContainerLogLinesCut         metric.Int64ObservableCounter
+	EbpfContainerLogMessages         metric.Int64ObservableCounter
+	EbpfContainerLogPatterns         metric.Int64ObservableGauge
+	EbpfContainerLogReadErrors       metric.Int64ObservableCounter
+	EbpfContainerLogRecordsDropped   metric.Int64ObservableCounter
+	EbpfContainerLogRecordsInvalid   metric.Int64ObservableCounter
+	EbpfContainerLogUncleanStarts    metric.Int64ObservableCounter
+	EbpfContainerMapEntries          metric.Int64ObservableGauge
+	EbpfContainerMapLimit            metric.Int64ObservableGauge
+	EbpfContainerMountsSkipped       metric.Int64ObservableCounter
+	EbpfContainerNodeReadErrors      metric.Int64ObservableCounter
+	EbpfContainerReadErrors          metric.Int64ObservableCounter
+	EbpfContainerRuntimeConnected    metric.Int64ObservableGauge
+	EbpfContainerRuntimeErrors       metric.Int64ObservableCounter
+	EbpfContainerScrapeDuration      metric.Float64Histogram
+	EbpfContainerSocketsAdopted      metric.Int64ObservableCounter
+	EbpfContainerTasksUnaccounted    metric.Int64ObservableCounter
+	EbpfContainerTasksUnknown        metric.Int64ObservableCounter
+	EbpfContainerWalkErrors          metric.Int64ObservableCounter
+	EbpfContainerZonesErrors         metric.Int64ObservableCounter
 }
 
 // TelemetryBuilderOption applies changes to default builder.
@@ -68,6 +87,36 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerCgroupsUnresolvedCallback(
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerCgroupsUnresolved, obs: o})
 		return nil
 	}, builder.EbpfContainerCgroupsUnresolved)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerCloudFailuresCallback sets callback for observable EbpfContainerCloudFailures metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerCloudFailuresCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerCloudFailures, obs: o})
+		return nil
+	}, builder.EbpfContainerCloudFailures)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerCloudRequestsCallback sets callback for observable EbpfContainerCloudRequests metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerCloudRequestsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerCloudRequests, obs: o})
+		return nil
+	}, builder.EbpfContainerCloudRequests)
 	if err != nil {
 		return err
 	}
@@ -197,12 +246,237 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerFeatureEnabledCallback(cb 
 	return nil
 }
 
+// RegisterEbpfContainerFileWritesLostCallback sets callback for observable EbpfContainerFileWritesLost metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerFileWritesLostCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerFileWritesLost, obs: o})
+		return nil
+	}, builder.EbpfContainerFileWritesLost)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 // RegisterEbpfContainerListenersFoldedCallback sets callback for observable EbpfContainerListenersFolded metric.
 func (builder *TelemetryBuilder) RegisterEbpfContainerListenersFoldedCallback(cb metric.Int64Callback) error {
 	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerListenersFolded, obs: o})
 		return nil
 	}, builder.EbpfContainerListenersFolded)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogBytesLostCallback sets callback for observable EbpfContainerLogBytesLost metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogBytesLostCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogBytesLost, obs: o})
+		return nil
+	}, builder.EbpfContainerLogBytesLost)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogCheckpointErrorsCallback sets callback for observable EbpfContainerLogCheckpointErrors metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogCheckpointErrorsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogCheckpointErrors, obs: o})
+		return nil
+	}, builder.EbpfContainerLogCheckpointErrors)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogEntriesUnclaimedCallback sets callback for observable EbpfContainerLogEntriesUnclaimed metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogEntriesUnclaimedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogEntriesUnclaimed, obs: o})
+		return nil
+	}, builder.EbpfContainerLogEntriesUnclaimed)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogFilesCallback sets callback for observable EbpfContainerLogFiles metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogFilesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogFiles, obs: o})
+		return nil
+	}, builder.EbpfContainerLogFiles)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogFilesOpenCallback sets callback for observable EbpfContainerLogFilesOpen metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogFilesOpenCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogFilesOpen, obs: o})
+		return nil
+	}, builder.EbpfContainerLogFilesOpen)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogFilesSkippedCallback sets callback for observable EbpfContainerLogFilesSkipped metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogFilesSkippedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogFilesSkipped, obs: o})
+		return nil
+	}, builder.EbpfContainerLogFilesSkipped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogJournalDamagedCallback sets callback for observable EbpfContainerLogJournalDamaged metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogJournalDamagedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogJournalDamaged, obs: o})
+		return nil
+	}, builder.EbpfContainerLogJournalDamaged)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogLinesCutCallback sets callback for observable EbpfContainerLogLinesCut metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogLinesCutCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogLinesCut, obs: o})
+		return nil
+	}, builder.EbpfContainerLogLinesCut)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogMessagesCallback sets callback for observable EbpfContainerLogMessages metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogMessagesCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogMessages, obs: o})
+		return nil
+	}, builder.EbpfContainerLogMessages)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogPatternsCallback sets callback for observable EbpfContainerLogPatterns metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogPatternsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogPatterns, obs: o})
+		return nil
+	}, builder.EbpfContainerLogPatterns)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogReadErrorsCallback sets callback for observable EbpfContainerLogReadErrors metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogReadErrorsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogReadErrors, obs: o})
+		return nil
+	}, builder.EbpfContainerLogReadErrors)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogRecordsDroppedCallback sets callback for observable EbpfContainerLogRecordsDropped metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogRecordsDroppedCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogRecordsDropped, obs: o})
+		return nil
+	}, builder.EbpfContainerLogRecordsDropped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogRecordsInvalidCallback sets callback for observable EbpfContainerLogRecordsInvalid metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogRecordsInvalidCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogRecordsInvalid, obs: o})
+		return nil
+	}, builder.EbpfContainerLogRecordsInvalid)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerLogUncleanStartsCallback sets callback for observable EbpfContainerLogUncleanStarts metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerLogUncleanStartsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerLogUncleanStarts, obs: o})
+		return nil
+	}, builder.EbpfContainerLogUncleanStarts)
 	if err != nil {
 		return err
 	}
@@ -248,6 +522,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerMountsSkippedCallback(cb m
 		cb(ctx, &observerInt64{inst: builder.EbpfContainerMountsSkipped, obs: o})
 		return nil
 	}, builder.EbpfContainerMountsSkipped)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
+// RegisterEbpfContainerNodeReadErrorsCallback sets callback for observable EbpfContainerNodeReadErrors metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerNodeReadErrorsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerNodeReadErrors, obs: o})
+		return nil
+	}, builder.EbpfContainerNodeReadErrors)
 	if err != nil {
 		return err
 	}
@@ -362,6 +651,21 @@ func (builder *TelemetryBuilder) RegisterEbpfContainerWalkErrorsCallback(cb metr
 	return nil
 }
 
+// RegisterEbpfContainerZonesErrorsCallback sets callback for observable EbpfContainerZonesErrors metric.
+func (builder *TelemetryBuilder) RegisterEbpfContainerZonesErrorsCallback(cb metric.Int64Callback) error {
+	reg, err := builder.meter.RegisterCallback(func(ctx context.Context, o metric.Observer) error {
+		cb(ctx, &observerInt64{inst: builder.EbpfContainerZonesErrors, obs: o})
+		return nil
+	}, builder.EbpfContainerZonesErrors)
+	if err != nil {
+		return err
+	}
+	builder.mu.Lock()
+	defer builder.mu.Unlock()
+	builder.registrations = append(builder.registrations, reg)
+	return nil
+}
+
 type observerInt64 struct {
 	embedded.Int64Observer
 	inst metric.Int64Observable
@@ -394,6 +698,18 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpf_container_cgroups_unresolved",
 		metric.WithDescription("Entries in the table of edges whose cgroup is not known. [Alpha]"),
 		metric.WithUnit("{edge}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerCloudFailures, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_cloud_failures",
+		metric.WithDescription("Requests to the cloud's metadata service that brought nothing. [Alpha]"),
+		metric.WithUnit("{request}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerCloudRequests, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_cloud_requests",
+		metric.WithDescription("Requests to the cloud's metadata service. [Alpha]"),
+		metric.WithUnit("{request}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerContainers, err = builder.meter.Int64ObservableGauge(
@@ -444,10 +760,100 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		metric.WithUnit(""),
 	)
 	errs = errors.Join(errs, err)
+	builder.EbpfContainerFileWritesLost, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_file_writes_lost",
+		metric.WithDescription("First writes to files that the kernel could not tell; what is held open is found all the same. [Alpha]"),
+		metric.WithUnit("{write}"),
+	)
+	errs = errors.Join(errs, err)
 	builder.EbpfContainerListenersFolded, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpf_container_listeners_folded",
 		metric.WithDescription("Listening sockets counted under ~other because the table of listeners in the kernel was full. [Alpha]"),
 		metric.WithUnit("{socket}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogBytesLost, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_bytes_lost",
+		metric.WithDescription("Bytes of log files that were seen and could not be read any more. [Alpha]"),
+		metric.WithUnit("By"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogCheckpointErrors, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_checkpoint_errors",
+		metric.WithDescription("Places in logs that could not be saved. [Alpha]"),
+		metric.WithUnit("{error}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogEntriesUnclaimed, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_entries_unclaimed",
+		metric.WithDescription("Entries of the journal of no container or service that is given. [Alpha]"),
+		metric.WithUnit("{entry}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogFiles, err = builder.meter.Int64ObservableGauge(
+		"otelcol_ebpf_container_log_files",
+		metric.WithDescription("Log files that are followed. [Alpha]"),
+		metric.WithUnit("{file}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogFilesOpen, err = builder.meter.Int64ObservableGauge(
+		"otelcol_ebpf_container_log_files_open",
+		metric.WithDescription("Log files that are open. [Alpha]"),
+		metric.WithUnit("{file}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogFilesSkipped, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_files_skipped",
+		metric.WithDescription("Log files that are not followed because their container has too many, and processes whose files could not be looked at. [Alpha]"),
+		metric.WithUnit("{file}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogJournalDamaged, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_journal_damaged",
+		metric.WithDescription("Places in the journal that could not be read. [Alpha]"),
+		metric.WithUnit("{error}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogLinesCut, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_lines_cut",
+		metric.WithDescription("Lines that were too long, and of which the beginning was read. [Alpha]"),
+		metric.WithUnit("{line}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogMessages, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_messages",
+		metric.WithDescription("Messages that were counted, of all containers. [Alpha]"),
+		metric.WithUnit("{message}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogPatterns, err = builder.meter.Int64ObservableGauge(
+		"otelcol_ebpf_container_log_patterns",
+		metric.WithDescription("Series of patterns that there are. [Alpha]"),
+		metric.WithUnit("{series}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogReadErrors, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_read_errors",
+		metric.WithDescription("Attempts to read a log file that failed. [Alpha]"),
+		metric.WithUnit("{error}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogRecordsDropped, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_records_dropped",
+		metric.WithDescription("Log records of messages and patterns that were not given: too many at a time, or the consumer was too slow. [Alpha]"),
+		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogRecordsInvalid, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_records_invalid",
+		metric.WithDescription("Records of log files that are not in the format of their runtime. [Alpha]"),
+		metric.WithUnit("{record}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerLogUncleanStarts, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_log_unclean_starts",
+		metric.WithDescription("How often the collector was killed, so that logs were read again from the last checkpoint. [Alpha]"),
+		metric.WithUnit("{start}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerMapEntries, err = builder.meter.Int64ObservableGauge(
@@ -466,6 +872,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 		"otelcol_ebpf_container_mounts_skipped",
 		metric.WithDescription("File systems of which the size was not given in a collection, because they did not answer in time. [Alpha]"),
 		metric.WithUnit("{mount}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerNodeReadErrors, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_node_read_errors",
+		metric.WithDescription("Readings of parts of the node that went wrong. [Alpha]"),
+		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
 	builder.EbpfContainerReadErrors, err = builder.meter.Int64ObservableCounter(
@@ -514,6 +926,12 @@ func NewTelemetryBuilder(settings component.TelemetrySettings, options ...Teleme
 	builder.EbpfContainerWalkErrors, err = builder.meter.Int64ObservableCounter(
 		"otelcol_ebpf_container_walk_errors",
 		metric.WithDescription("Walks of the cgroup tree that did not get through. [Alpha]"),
+		metric.WithUnit("{error}"),
+	)
+	errs = errors.Join(errs, err)
+	builder.EbpfContainerZonesErrors, err = builder.meter.Int64ObservableCounter(
+		"otelcol_ebpf_container_zones_errors",
+		metric.WithDescription("Times that the file of zones could not be read again. [Alpha]"),
 		metric.WithUnit("{error}"),
 	)
 	errs = errors.Join(errs, err)
