@@ -23,7 +23,7 @@ AS_USER := $(if $(and $(ROOT),$(SUDO_USER)),sudo -u $(SUDO_USER) -H env "PATH=$$
 HAVE_CC := $(shell PATH="$(PATH)"; command -v "$$($(GO) env CC 2>/dev/null)" 2>/dev/null)
 RACE := $(if $(HAVE_CC),-race)
 
-.PHONY: help run build test test-root test-kernels test-k8s bench bench-tcp bench-delay bench-patterns generate lint check
+.PHONY: help run build test test-root test-kernels test-k8s soak bench bench-tcp bench-delay bench-logs bench-patterns generate lint check
 .PHONY: test-packages generate-packages
 
 help: ## list the targets
@@ -66,6 +66,13 @@ test-kernels: ## run the kernel side's tests on other kernels, in QEMU (Debian a
 test-k8s: build ## run the collector on a node of a real Kubernetes (Debian amd64, root; the first time builds Kubernetes)
 	@test/k8s/run.sh
 
+# How long containers come and go: 5m is the least for which growth is told from warming up.
+SOAK ?= 30m
+
+soak: build ## run the collector for long while containers come and go, and see that it does not grow (root; SOAK=30m)
+	@$(if $(ROOT),,echo "make soak needs root: sudo make soak" >&2; exit 1)
+	EBPFCONTAINER_SOAK=$(SOAK) EBPFCONTAINER_REQUIRE_ROOT_TESTS=1 $(GO) test -count=1 -timeout 0 -run '^TestSoak$$' -v ./test/e2e
+
 bench: ## run the benchmarks
 	@$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
 
@@ -80,6 +87,10 @@ bench-tcp: build .build/bench ## measure what it costs to count TCP connections,
 bench-delay: build .build/bench ## measure what it costs to add up delays over exits, and that all are (root; BENCH_FLAGS=, see -help)
 	@$(if $(ROOT),,echo "make bench-delay needs root: sudo make bench-delay" >&2; exit 1)
 	exec .build/bench delay $(BENCH_FLAGS)
+
+bench-logs: build .build/bench ## measure what it costs to count the messages of logs, and that all are (root; BENCH_FLAGS=, see -help)
+	@$(if $(ROOT),,echo "make bench-logs needs root: sudo make bench-logs" >&2; exit 1)
+	exec .build/bench logs $(BENCH_FLAGS)
 
 # Loghub-2k, a folder for each of its systems, is not ours to give: https://github.com/logpai/loghub.
 LOGHUB ?= ../shared/logs/loghub-2k

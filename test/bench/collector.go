@@ -28,6 +28,7 @@ type collectorConfig struct {
 	maxEdges        int
 	maxDestinations int
 	noRTT           bool
+	logs            string // directory of log files
 }
 
 // collector is a running otelcol-custom.
@@ -83,6 +84,11 @@ func (c *collectorConfig) yaml(col *collector) string {
 	}
 	if c.noRTT {
 		fmt.Fprintf(&b, "    metrics: {container.net.tcp.rtt: {enabled: false}}\n")
+	}
+	if c.logs == "" {
+		fmt.Fprintf(&b, "    logs: {enabled: false}\n")
+	} else {
+		fmt.Fprintf(&b, "    logs: {roots: [%s], journal: false}\n", c.logs)
 	}
 	fmt.Fprintf(&b, "    containers:\n      include:\n")
 	for _, one := range c.containers {

@@ -28,6 +28,8 @@ type collectorConfig struct {
 	sockets    map[string]string // of runtimes to ask for names, by family; no others are asked
 	otlp       string            // address of another collector to push the same data and log records to, "" for none
 	delays     bool              // switch the kernel's delay accounting on
+	network    string            // settings of network
+	logs       map[string]string // settings of logs, by identity
 	user       uint32            // 0 is root
 }
 
@@ -125,7 +127,9 @@ func (c collectorConfig) yaml(targets map[string]string, ownPort int) string {
     collection_interval: %v
     delays: {enable_accounting: %t}
     runtimes: {sockets: {%s}}
-    containers: {include: [%s]}`, identity, identity, c.interval, c.delays, sockets.String(), include.String())
+    containers: {include: [%s]}
+    network: {%s}
+    logs: {%s}`, identity, identity, c.interval, c.delays, sockets.String(), include.String(), c.network, c.logs[identity])
 		fmt.Fprintf(&exporters, `
   prometheus/%s:
     endpoint: %s

@@ -357,6 +357,9 @@ func (s *deathScene) checkDocker(ctx context.Context, t *testing.T, m *mortal, e
 	}
 	told := s.docker.run(ctx, t, "inspect", "-f", "{{.State.OOMKilled}}", m.name)
 	if want := strconv.FormatBool(m.want.OOMKilled > 0); told != want && len(m.codes) > 0 {
-		t.Errorf("Docker says of %s OOMKilled %s, want %s", m.name, told, want)
+		// containerd may tell Docker of the exit before it tells of the OOM kill; then Docker never says it.
+		if told == "true" {
+			t.Errorf("Docker says of %s OOMKilled %s, want %s", m.name, told, want)
+		}
 	}
 }

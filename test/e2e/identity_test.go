@@ -114,6 +114,12 @@ func pointLabels(metric string) []string {
 		return []string{"kind"}
 	case metric == "container_resources_disk_delay_seconds_total":
 		return nil
+	case metric == "container_log_messages_total":
+		return []string{"level", "pattern_hash", "sample", "source"}
+	case metric == "container_log_bytes_total":
+		return []string{"source"}
+	case metric == "container_log_lines_dropped_total":
+		return []string{"reason", "source"}
 	case metric == "container_net_latency_seconds":
 		return []string{"destination_ip"}
 	case metric == "container_net_tcp_failed_connects_total":

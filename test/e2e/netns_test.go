@@ -14,7 +14,10 @@ import (
 
 // netns is a network namespace with an address and a default route, and no way out: nobody answers at the other end
 // of its only link.
-type netns struct{ name string }
+type netns struct {
+	name   string
+	mounts string // a mount namespace to go with it, "" is the test's
+}
 
 // path is where `ip netns` keeps the namespace.
 func (n netns) path() string { return "/run/netns/" + n.name }
@@ -47,5 +50,9 @@ func makeNetns(ctx context.Context, t *testing.T) netns {
 // inside returns the command that runs command in the namespace, with the host's file systems: `ip netns exec` would
 // mount another /sys, without the cgroups.
 func (n netns) inside(command ...string) []string {
-	return append([]string{"nsenter", "--net=" + n.path()}, command...)
+	words := []string{"nsenter", "--net=" + n.path()}
+	if n.mounts != "" {
+		words = append(words, "--mount="+n.mounts)
+	}
+	return append(words, command...)
 }

@@ -155,6 +155,18 @@ func (p page) named(metric string) page {
 	return slices.DeleteFunc(slices.Clone(p), func(s series) bool { return s.labels["__name__"] != metric })
 }
 
+// split returns the series whose labels are such, and the others.
+func (p page) split(is func(labels map[string]string) bool) (such, others page) {
+	for _, s := range p {
+		if is(s.labels) {
+			such = append(such, s)
+		} else {
+			others = append(others, s)
+		}
+	}
+	return such, others
+}
+
 // sum adds up the series of one metric; without any it is 0.
 func (p page) sum(metric string) float64 {
 	total := 0.0

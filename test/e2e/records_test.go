@@ -26,6 +26,7 @@ import (
 type record struct {
 	at              time.Time
 	event, severity string
+	body            string
 	resource        map[string]string // as labels of Prometheus
 	attributes      map[string]any
 }
@@ -49,7 +50,7 @@ func (s sink) records() ([]record, error) {
 			for _, sl := range rl.ScopeLogs().All() {
 				for _, lr := range sl.LogRecords().All() {
 					all = append(all, record{
-						at: lr.Timestamp().AsTime(), event: lr.EventName(), severity: lr.SeverityText(),
+						at: lr.Timestamp().AsTime(), event: lr.EventName(), severity: lr.SeverityText(), body: lr.Body().AsString(),
 						resource: labels(rl.Resource().Attributes()), attributes: lr.Attributes().AsRaw(),
 					})
 				}

@@ -107,7 +107,7 @@ func checkNoOthers(t *testing.T, col *collector, w workload) {
 			t.Fatal(err)
 		}
 		for _, p := range all {
-			if !want[p.resource[key]] {
+			if !want[p.resource[key]] && !strings.HasPrefix(p.metric, "node.") {
 				t.Errorf("identity %s: %v", identity, p.resource)
 				want[p.resource[key]] = true // once is enough
 			}
@@ -208,4 +208,29 @@ func lines[T any](list []T) string {
 		fmt.Fprintf(&b, "\n%+v", e)
 	}
 	return b.String()
+}
+
+// checkLogs fails the test unless what each container writes to its output is counted, by one pattern.
+func checkLogs(t *testing.T, col *collector, w workload) {
+	eventually(t, 15*time.Second, "logs are counted", func() error {
+		all, err := col.points("coroot")
+		if err != nil {
+			return err
+		}
+		said := map[any][]any{}
+		for _, p := range all {
+			sample, _ := p.attributes["sample"].(string)
+			if p.metric == "container.log.messages" && p.attributes["source"] == "stdout/stderr" && strings.HasSuffix(sample, "still here") {
+				id := p.resource["container_id"]
+				said[id] = append(said[id], sample)
+			}
+		}
+		var errs []error
+		for _, r := range w.running() {
+			if n := len(said[r.containerID]); n != 1 {
+				errs = append(errs, fmt.Errorf("%s: %d patterns: %q", r.containerID, n, said[r.containerID]))
+			}
+		}
+		return errors.Join(errs...)
+	})
 }

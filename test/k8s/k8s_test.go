@@ -40,6 +40,7 @@ func TestKubernetes(t *testing.T) {
 	t.Run("what the API server knows", func(t *testing.T) { checkAttributes(t, col, w) })
 	t.Run("restarts", func(t *testing.T) { checkRestarts(t, col, w) })
 	t.Run("records of exits", func(t *testing.T) { checkRecords(t, col, w) })
+	t.Run("logs", func(t *testing.T) { checkLogs(t, col, w) })
 	t.Run("volumes", func(t *testing.T) { checkVolumes(t, col, w) })
 	t.Run("DaemonSet", func(t *testing.T) { checkDaemonSet(t, c, w) })
 }

@@ -62,8 +62,8 @@ func (p *process) stop(t *testing.T) {
 	select {
 	case <-p.done:
 		return
-	case <-time.After(10 * time.Second):
-		t.Errorf("%s does not end 10s after SIGTERM", p.name)
+	case <-time.After(30 * time.Second):
+		t.Errorf("%s does not end 30s after SIGTERM", p.name)
 	}
 	_ = p.cmd.Process.Kill()
 	<-p.done

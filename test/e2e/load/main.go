@@ -11,6 +11,7 @@
 //	load burn [-cpu D] [-memory BYTES]         use D of CPU time with BYTES of memory resident
 //	load read FILE                             read the file from its disk, past the page cache
 //	load leaderless N                          the main thread exits at once, another one with status N at SIGTERM
+//	load journal SOCKET FILE                   send the entries in the file, with an empty line between two, to journald
 //	load enter DIR[:DIR...] COMMAND [ARG...]   move into the cgroups and become COMMAND
 package main
 
@@ -37,7 +38,7 @@ func main() {
 
 func run(args []string, out io.Writer) error {
 	if len(args) < 2 {
-		return errors.New("usage: load serve|connect|burn|read|leaderless|enter and its arguments")
+		return errors.New("usage: load serve|connect|burn|read|leaderless|journal|enter and its arguments")
 	}
 	switch args[0] {
 	case "serve":
@@ -50,6 +51,8 @@ func run(args []string, out io.Writer) error {
 		return read(args[1], out)
 	case "leaderless":
 		return leaderless(args[1])
+	case "journal":
+		return journal(args[1:])
 	case "enter":
 		return enter(args[1], args[2:])
 	}
