@@ -15,7 +15,9 @@ import (
 func (r *run) lookAround(s *source, old *file, current fileID) []*file {
 	var found []*file
 	err := s.place.siblings(func(dir int, all []sibling) {
-		slices.SortFunc(all, func(a, b sibling) int { return cmp.Compare(a.modified, b.modified) })
+		slices.SortFunc(all, func(a, b sibling) int {
+			return cmp.Or(cmp.Compare(a.modified, b.modified), cmp.Compare(a.id.Born, b.id.Born))
+		})
 		since := s.newSince()
 		olds := r.reopenKnown(s, old, current, dir, all)
 		for _, sib := range all {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 const testPoll = 5 * time.Millisecond
@@ -157,6 +158,20 @@ func (l *logFile) write(text string) {
 
 func (l *logFile) source(format Format, start Start) Source {
 	return Source{Key: "a", Path: l.path, Format: format, Start: start}
+}
+
+// nextTick waits until files get another time than before.
+func nextTick(t *testing.T) {
+	t.Helper()
+	now := func() (ts unix.Timespec) {
+		if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
+			t.Fatal(err)
+		}
+		return ts
+	}
+	for before := now(); now() == before; {
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // wait lets a few looks pass.

@@ -54,15 +54,15 @@ func TestADiskThatHangsHoldsUpItsOwnFilesAlone(t *testing.T) {
 }
 
 func TestHoldIsBetweenGivingAndNoting(t *testing.T) {
-	logs, sources, stop := torment(t, 4, []Format{Plain, CRI})
+	c := newTally()
+	logs, sources, stop := torment(t, c, 4, []Format{Plain, CRI})
 	for i := range sources {
 		sources[i].Disk = uint64(i)
 	}
-	var given atomic.Uint64
-	w, end := tail(t, nil, sources, func(_ string, lines []Line) { given.Add(uint64(len(lines))) })
+	w, end := tail(t, nil, sources, c.take)
 	for range 50 {
 		w.Hold(func() {
-			if lines, got := w.Stats().Lines, given.Load(); lines != got {
+			if lines, got := int64(w.Stats().Lines), c.taken.Load(); lines != got {
 				t.Errorf("%d lines noted, %d given", lines, got)
 			}
 		})
@@ -74,7 +74,7 @@ func TestHoldIsBetweenGivingAndNoting(t *testing.T) {
 		for _, l := range logs {
 			all += l.written
 		}
-		return given.Load() == uint64(all)
+		return c.taken.Load() == int64(all)
 	})
 	end()
 }

@@ -108,7 +108,7 @@ func TestRotatedBeforeItIsFound(t *testing.T) {
 				l.create()
 				l.write(fmt.Sprintf("%d files before the last one\n", i))
 				l.must(os.Rename(l.path, fmt.Sprint(l.path, ".", i)))
-				time.Sleep(10 * time.Millisecond)
+				nextTick(t)
 			}
 			l.create()
 			l.write("the last one, copied\n")
@@ -147,7 +147,7 @@ func TestManyRotationsUnseen(t *testing.T) {
 		text := fmt.Sprintf("line %d of a file", n+1)
 		l.write(text + "\n")
 		want = append(want, text)
-		time.Sleep(5 * time.Millisecond) // they are read in the order of the kernel's clock
+		nextTick(t) // they are read in the order of the kernel's clock
 	}
 	o := testOptions()
 	o.MaxOpen = 8
