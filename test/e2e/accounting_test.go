@@ -164,7 +164,7 @@ func keepDelayAccounting(t *testing.T) {
 // wantDelayAccounting waits until the collector says of each of its receivers whether the kernel accounts delays.
 func (c *collector) wantDelayAccounting(ctx context.Context, t *testing.T, reason string, value int) {
 	t.Helper()
-	eventually(ctx, t, 15*time.Second, "feature "+reason, func() error {
+	eventually(ctx, t, 30*time.Second, "feature "+reason, func() error {
 		own, err := get(ctx, "http://"+c.own+"/metrics")
 		if err != nil {
 			return err

@@ -281,7 +281,7 @@ func (s *deathScene) playFlapping(ctx context.Context, t *testing.T) {
 		return n
 	}
 	for _, id := range identities(t) {
-		eventually(ctx, t, 15*time.Second, "restarts meanwhile in identity "+id.name, func() error {
+		eventually(ctx, t, 30*time.Second, "restarts meanwhile in identity "+id.name, func() error {
 			before := restarts()
 			got, err := s.deaths(ctx, id, m.who)
 			if after := restarts(); err == nil && (got.Restarts < before || got.Restarts > after || before < 3) {
@@ -345,7 +345,7 @@ func (s *deathScene) checkDocker(ctx context.Context, t *testing.T, m *mortal, e
 		}
 		m.want.Restarts = float64(strings.Count(events.output(t), m.who.id+" start") - 1)
 	}
-	eventually(ctx, t, 5*time.Second, "Docker's events of "+m.name, func() error {
+	eventually(ctx, t, 20*time.Second, "Docker's events of "+m.name, func() error {
 		if diff := cmp.Diff(m.codes, diedWith(t, events, m.who.id)); diff != "" {
 			return fmt.Errorf("exit codes (-want +got):\n%s", diff)
 		}

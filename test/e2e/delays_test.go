@@ -43,7 +43,7 @@ const waiting = "read go </gate/fifo; /load burn -cpu 300ms & /load burn -cpu 30
 // open lets the work begin.
 func (w *waiter) open(ctx context.Context, t *testing.T) {
 	t.Helper()
-	eventually(ctx, t, 5*time.Second, w.name+" is at its gate", func() error {
+	eventually(ctx, t, 20*time.Second, w.name+" is at its gate", func() error {
 		// ENXIO until the other end is open.
 		f, err := os.OpenFile(w.gate, os.O_WRONLY|syscall.O_NONBLOCK, 0)
 		if err != nil {
@@ -70,7 +70,7 @@ func (s *deathScene) checkDelay(ctx context.Context, t *testing.T, id identity, 
 		return err
 	})
 	sel := id.selector(w.who)
-	eventually(ctx, t, 5*time.Second, "delay of "+w.name, func() error {
+	eventually(ctx, t, 20*time.Second, "delay of "+w.name, func() error {
 		got, err := s.prometheus.value(ctx, fmt.Sprintf("container_resources_cpu_delay_seconds_total{%s}", sel))
 		if err != nil {
 			return err

@@ -228,7 +228,7 @@ func keys(m map[string]float64) map[string]bool {
 // checkIO wants all I/O of a disk at one of its mounts.
 func (s *diskScene) checkIO(ctx context.Context, t *testing.T, id identity) {
 	t.Helper()
-	eventually(ctx, t, 5*time.Second, "I/O in identity "+id.name, func() error {
+	eventually(ctx, t, 20*time.Second, "I/O in identity "+id.name, func() error {
 		p, err := readPage(ctx, s.collector.targets[id.name])
 		if err != nil {
 			return err
@@ -259,7 +259,7 @@ func (s *diskScene) checkIO(ctx context.Context, t *testing.T, id identity) {
 func (s *diskScene) checkSizes(ctx context.Context, t *testing.T, id identity) {
 	t.Helper()
 	devices := map[string]string{"/": s.disk, "/data": s.disk, "/in/side": s.disk, "/second": s.second}
-	eventually(ctx, t, 5*time.Second, "sizes in identity "+id.name, func() error {
+	eventually(ctx, t, 20*time.Second, "sizes in identity "+id.name, func() error {
 		p, err := readPage(ctx, s.collector.targets[id.name])
 		if err != nil {
 			return err

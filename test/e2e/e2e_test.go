@@ -143,7 +143,7 @@ func (s *scene) wantLoad(t *testing.T, who, out string, connected, refused int64
 func startServer(ctx context.Context, t *testing.T, load string, addrs ...string) {
 	t.Helper()
 	p := start(t, "server", exec.Command(load, append([]string{"serve"}, addrs...)...))
-	eventually(ctx, t, 5*time.Second, "server listens", func() error {
+	eventually(ctx, t, 20*time.Second, "server listens", func() error {
 		if err := p.running(); err != nil {
 			t.Fatal(err)
 		}
@@ -210,7 +210,7 @@ func (s *scene) checkResources(ctx context.Context, t *testing.T, id identity) {
 	t.Helper()
 	for _, who := range []container{s.client, s.bare, s.service} {
 		sel := id.selector(who)
-		eventually(ctx, t, 5*time.Second, "CPU time and memory of "+who.path, func() error {
+		eventually(ctx, t, 20*time.Second, "CPU time and memory of "+who.path, func() error {
 			cpu, err := s.prometheus.value(ctx, fmt.Sprintf("container_resources_cpu_usage_seconds_total{%s}", sel))
 			if err != nil {
 				return err

@@ -43,7 +43,7 @@ func TestLogsOfPods(t *testing.T) {
 	s.add("second", p.who(second), steps[200:]...)
 	s.start(ctx, t, map[string]string{"cri": c.socket, "containerd": c.socket}, "roots: []")
 	p.start(ctx, t, first)
-	eventually(ctx, t, 15*time.Second, "the first container has written", func() error {
+	eventually(ctx, t, 30*time.Second, "the first container has written", func() error {
 		return s.seen.want(identities(t)[0], w, len(w.messages))
 	})
 	if _, err := p.cri.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: first}); err != nil {

@@ -243,7 +243,7 @@ func (s *nameScene) checkLabels(ctx context.Context, t *testing.T) {
 			}
 			return err
 		})
-		eventually(ctx, t, 5*time.Second, "names in Prometheus in identity "+id.name, func() error {
+		eventually(ctx, t, 20*time.Second, "names in Prometheus in identity "+id.name, func() error {
 			all, err := s.prometheus.query(ctx, fmt.Sprintf("{__name__=~'container_.+',job=%q}", id.name))
 			if err == nil {
 				err = wantOnly(all, id, s.shown())

@@ -49,7 +49,7 @@ func (s *nameScene) checkRename(ctx context.Context, t *testing.T) {
 		began := time.Now()
 		for _, id := range identities(t) {
 			// The runtime has to tell it, and a page may be as old as a collection.
-			eventually(ctx, t, 2*namesInterval+3*time.Second-time.Since(began), r.old.path+" has another name in identity "+id.name, func() error {
+			eventually(ctx, t, 2*namesInterval+10*time.Second-time.Since(began), r.old.path+" has another name in identity "+id.name, func() error {
 				p, err := readPage(ctx, s.collector.targets[id.name])
 				if err != nil {
 					return err
@@ -65,7 +65,7 @@ func (s *nameScene) checkRename(ctx context.Context, t *testing.T) {
 		}
 	}
 	for _, id := range identities(t) {
-		eventually(ctx, t, 5*time.Second, "new names in Prometheus in identity "+id.name, func() error {
+		eventually(ctx, t, 20*time.Second, "new names in Prometheus in identity "+id.name, func() error {
 			now, err := s.prometheus.query(ctx, fmt.Sprintf("{__name__=~'container_.+',job=%q}", id.name))
 			if err == nil {
 				err = wantOnly(now, id, s.shown())

@@ -105,7 +105,7 @@ func (s *downScene) kill(ctx context.Context, t *testing.T, early *collector) {
 		t.Fatal(err)
 	}
 	s.docker.daemon.wait(ctx, t)
-	eventually(ctx, t, 5*time.Second, "the collector says that Docker is down", func() error {
+	eventually(ctx, t, 20*time.Second, "the collector says that Docker is down", func() error {
 		return early.wantRuntime(ctx, "docker", false, 1, 100)
 	})
 	if err := os.Remove(s.docker.socket); err != nil { // refuses to early, is not there for late
@@ -132,7 +132,7 @@ func (s *downScene) kill(ctx context.Context, t *testing.T, early *collector) {
 		}
 	}
 	for c, errors := range map[*collector]float64{early: 1, late: 0} {
-		eventually(ctx, t, 5*time.Second, "the collector says that Docker is up", func() error {
+		eventually(ctx, t, 20*time.Second, "the collector says that Docker is up", func() error {
 			return c.wantRuntime(ctx, "docker", true, errors, math.Inf(1))
 		})
 	}
@@ -158,7 +158,7 @@ func (s *downScene) halt(ctx context.Context, t *testing.T, early *collector) {
 	s.wantShown(ctx, t, late, namesWithin+untilShown, s.webID, s.strayID)
 	t.Logf("a collector that began while Docker hung gives all %v after its start", time.Since(began).Round(time.Millisecond))
 	for _, c := range []*collector{early, late} {
-		eventually(ctx, t, 5*time.Second, "the collector says that Docker hangs", func() error {
+		eventually(ctx, t, 20*time.Second, "the collector says that Docker hangs", func() error {
 			return c.wantRuntime(ctx, "docker", false, 1, math.Inf(1))
 		})
 		s.wantQuickCollections(ctx, t, c)

@@ -67,7 +67,7 @@ func TestContainerBetweenTwoScrapes(t *testing.T) {
 
 	for _, l := range lives {
 		t.Run(l.name, func(t *testing.T) {
-			eventually(ctx, t, interval+4*time.Second, "last totals are seen", func() error {
+			eventually(ctx, t, interval+20*time.Second, "last totals are seen", func() error {
 				return l.check(ctx, t, prom, destination)
 			})
 		})
@@ -141,7 +141,7 @@ func (l *shortLife) check(ctx context.Context, t *testing.T, prom *prometheus, d
 func waitForCollection(ctx context.Context, t *testing.T, target, id string) {
 	t.Helper()
 	var before *string
-	eventually(ctx, t, 15*time.Second, "next collection", func() error {
+	eventually(ctx, t, 30*time.Second, "next collection", func() error {
 		body, err := get(ctx, "http://"+target+"/metrics")
 		if err != nil {
 			return err

@@ -39,7 +39,7 @@ func checkCRI(t *testing.T, c *cluster, w workload) {
 		if path != want {
 			t.Errorf("log path of %s: got %q, want %q", r.containerID, path, want)
 		}
-		eventually(t, 5*time.Second, "lines in "+path, func() error {
+		eventually(t, 20*time.Second, "lines in "+path, func() error {
 			b, err := os.ReadFile(filepath.Join(c.dir, path))
 			if err == nil && !strings.Contains(string(b), " stdout F ") {
 				err = fmt.Errorf("%q", b)
