@@ -127,6 +127,16 @@ func (p *position) growHead(fd int, before, buf []byte) {
 	p.HeadLen, p.HeadHash = uint32(n), hash(buf[:n]) //nolint:gosec // bounded
 }
 
+// behind returns the place that is n bytes on, where before ends.
+func (f *file) behind(n int, before, buf []byte) position {
+	next := f.position
+	next.Offset += uint64(n)
+	next.EmptyAt = 0
+	next.setTail(before)
+	next.growHead(f.fd, before, buf)
+	return next
+}
+
 // know hashes the first bytes of a file that is to be read from its beginning: it may be truncated before it is.
 func (p *position) know(fd int, buf []byte) {
 	if p.Offset > 0 {

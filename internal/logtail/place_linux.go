@@ -105,9 +105,52 @@ func (p place) stat() (info fileInfo, err error) {
 	return info, err
 }
 
+// maxLinks is how many symlinks a path may lead through, as in the kernel.
+const maxLinks = 40
+
+// target returns where the file is that the path leads to, whether it is there or not: what a symlink leads to is rotated there.
+func (p place) target() string {
+	path := p.path
+	for range maxLinks {
+		var b [unix.PathMax]byte
+		n, err := 0, error(nil)
+		if p.root == "" {
+			n, err = unix.Readlink(path, b[:])
+		} else {
+			err = p.inRoot(path, unix.O_PATH|unix.O_NOFOLLOW, func(fd int) error {
+				defer unix.Close(fd)
+				n, err = unix.Readlinkat(fd, "", b[:])
+				return err
+			})
+		}
+		if err != nil || n == 0 {
+			return path
+		}
+		if link := string(b[:n]); link[0] == '/' {
+			path = link
+		} else {
+			path = dirOf(path) + "/" + link
+		}
+	}
+	return path
+}
+
+// dirOf is the directory of a path that may lead through symlinks: "..", which is what is above the one that a symlink leads to,
+// stays.
+func dirOf(path string) string {
+	switch i := strings.LastIndexByte(path, '/'); i {
+	case -1:
+		return "."
+	case 0:
+		return "/."
+	default:
+		return path[:i]
+	}
+}
+
 // dirModified returns when a file of the path's directory was made, renamed or removed last, 0 if that cannot be told.
 func (p place) dirModified() (ns int64) {
-	path := filepath.Dir(p.path)
+	path := dirOf(p.target())
 	stat := func(dir int, path string, flags int) error {
 		var x unix.Statx_t
 		err := unix.Statx(dir, path, flags, unix.STATX_MTIME, &x)
@@ -176,18 +219,15 @@ type sibling struct {
 
 // siblings calls do with the directory that the path's file is in, which is that of the target if the path is a symlink.
 func (p place) siblings(do func(dir int, all []sibling)) error {
-	path := p.path
+	path := p.target()
 	if p.root == "" {
-		if real, err := filepath.EvalSymlinks(path); err == nil {
-			path = real
-		}
-		dir, err := openAt(unix.AT_FDCWD, filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY)
+		dir, err := openAt(unix.AT_FDCWD, dirOf(path), unix.O_RDONLY|unix.O_DIRECTORY)
 		if err != nil {
 			return err
 		}
 		return listSiblings(dir, filepath.Base(path), do)
 	}
-	return p.inRoot(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY, func(dir int) error {
+	return p.inRoot(dirOf(path), unix.O_RDONLY|unix.O_DIRECTORY, func(dir int) error {
 		return listSiblings(dir, filepath.Base(path), do)
 	})
 }

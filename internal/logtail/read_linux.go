@@ -180,11 +180,8 @@ func (r *run) giveLines(s *source, f *file, b []byte) {
 			return
 		}
 		at += n
-		next := f.position
-		next.Offset += uint64(n)
-		next.Skip, next.EmptyAt = skip, 0
-		next.setTail(b[:at])
-		next.growHead(f.fd, b[:at], r.probe[:]) // before the lines are on their way: a disk may hang
+		next := f.behind(n, b[:at], r.probe[:]) // before the lines are on their way: a disk may hang
+		next.Skip = skip
 		r.deliver(s, func() {
 			f.position, s.joins = next, j
 			r.stats.Bytes += uint64(n)
@@ -220,8 +217,9 @@ func (r *run) flush(s *source) {
 // finish gives what is left of a file, up to about most bytes, and a last line that has no end, and closes the file for good. It
 // goes on with the file when Run ends meanwhile.
 func (r *run) finish(s *source, f *file, most uint64) {
+	var left uint64
 	if f.fd >= 0 {
-		r.giveRest(s, f, most)
+		left = r.giveRest(s, f, most)
 	}
 	if r.stopped() {
 		return
@@ -230,14 +228,16 @@ func (r *run) finish(s *source, f *file, most uint64) {
 	r.change(func() {
 		s.remember(f.id)
 		r.leftAt(f)
+		r.stats.Lost.Abandoned += left
 	})
 }
 
-// giveRest gives what the file has now, up to about most bytes, and then what one more read brings.
-func (r *run) giveRest(s *source, f *file, most uint64) {
+// giveRest gives what the file has now, up to about most bytes, and then what one more read brings. It returns how many bytes it has
+// left.
+func (r *run) giveRest(s *source, f *file, most uint64) (left uint64) {
 	info, err := statAt(f.fd, "", 0)
 	if err != nil {
-		return
+		return 0
 	}
 	end, begun := min(info.size, f.Offset+most), false
 	for again := true; again && f.Offset < end && !r.stopped(); {
@@ -251,33 +251,34 @@ func (r *run) giveRest(s *source, f *file, most uint64) {
 		}
 	}
 	if r.stopped() {
-		return
+		return 0
 	}
 	tail, from := int(f.TailLen), f.Offset
 	n, err := readAt(f.fd, r.buf, from-uint64(tail))
 	if err != nil || n <= tail || (tail > 0 && hash(r.buf[:tail]) != f.TailHash) {
-		return
+		return 0
 	}
 	r.giveLines(s, f, r.buf[:n])
 	if r.stopped() {
-		return
+		return 0
 	}
 	if info, err := statAt(f.fd, "", 0); err == nil && n == len(r.buf) {
-		r.count(func(t *Stats) { t.Lost.Abandoned += info.size - min(info.size, f.Offset) })
-		return
+		return info.size - min(info.size, f.Offset)
 	}
 	rest := r.buf[tail+int(f.Offset-from) : n] //nolint:gosec // bounded
 	if len(rest) == 0 {
-		return
+		return 0
 	}
 	j := s.joins
 	r.split.reset()
 	if !f.Skip {
 		r.split.record(rest, s.Format, &j)
 	}
+	next := f.behind(len(rest), r.buf[:n], r.probe[:])
+	next.Skip = f.Skip
 	r.deliver(s, func() {
-		f.Offset += uint64(len(rest))
-		s.joins = j
+		f.position, s.joins = next, j
 		r.stats.Bytes += uint64(len(rest))
 	})
+	return 0
 }

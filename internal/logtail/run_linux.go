@@ -358,22 +358,44 @@ func (r *run) leave(s *source) {
 			r.findRotated(s)
 		}
 	}
-	for len(s.files) > 0 && !r.stopped() {
-		r.finish(s, s.files[0], chunk*chunksPerPoll)
+	var left uint64
+	for _, f := range s.files {
+		if f.fd >= 0 {
+			left += r.giveRest(s, f, chunk*chunksPerPoll)
+		}
 	}
 	if r.stopped() {
 		return
 	}
 	r.flush(s)
+	r.letGo(s, left)
+}
+
+// letGo forgets a source, of which as many bytes are left unread, unless it was followed again meanwhile: then it goes on.
+func (r *run) letGo(s *source, left uint64) {
 	var gone bool
 	var key string
 	r.change(func() {
-		if gone, key = s.leaving, s.Key; gone {
-			r.changes++
-			delete(r.sources, key)
+		if gone, key = s.leaving, s.Key; !gone {
+			return
+		}
+		r.changes++
+		delete(r.sources, key)
+		r.stats.Lost.Abandoned += left
+		for _, f := range s.files {
+			if r.held[f.id.inode()] == s {
+				delete(r.held, f.id.inode())
+			}
+			r.leftAt(f)
 		}
 	})
-	if gone && r.options.Forgotten != nil {
+	if !gone {
+		return
+	}
+	for _, f := range s.files {
+		r.close(f)
+	}
+	if r.options.Forgotten != nil {
 		r.options.Forgotten(key)
 	}
 }
