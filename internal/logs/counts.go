@@ -170,10 +170,10 @@ func (o *Owner) see(key seriesKey, p logpatterns.Pattern, n uint64, now time.Tim
 	case s == nil:
 		s = &series{start: o.start, changed: now}
 		c.series[key] = s
-	case s.n == n:
 	case !s.ended.IsZero() && s.round != c.round-1: // it was given as part of another pattern, or not at all
 		s.before, s.start, s.ended = 0, o.start, time.Time{}
-		s.changed = now
+		s.changed, o.dirty = now, true
+	case s.n == n:
 	case !s.ended.IsZero(): // idle until now
 		s.before, s.start, s.ended = s.n, s.ended, time.Time{}
 		s.changed, o.dirty = now, true

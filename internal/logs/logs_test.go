@@ -364,3 +364,48 @@ func TestFollowAgainWhatIsJustForgotten(t *testing.T) {
 		t.Errorf("%d messages", n)
 	}
 }
+
+// wrote has a message read n times.
+func (o *Owner) wrote(n int, text string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	src := o.sourceOf("a")
+	for range n {
+		j := &join{}
+		o.line(j, src, []byte(text), told{}, time.Time{}, o.logs.now())
+		o.end(j, src)
+	}
+}
+
+// Where there is no room for more patterns, one that makes room comes back with as many messages as it had.
+func TestPatternThatComesBack(t *testing.T) {
+	c := &clock{now: time.Unix(1e9, 0)}
+	l := open(t, Options{Now: c.time, MaxPatterns: 8, MaxPatternsPerLevel: 8, Keep: time.Minute})
+	defer closeLogs(t, l)
+	o := l.Owner(t.Context(), "a")
+	shapes := []string{
+		"starting up", "cache warmed, all good", "peer (remote) joined!", "config = loaded", "queue/empty again?",
+		"leader: elected by vote", "lease [renewed]", "disk; full; soon; help", "user 'bob' came", "snapshot {done} ok then",
+		"gc & compaction ran through", "idle", "a b c d e f g", "socket #closed# early on", "retry later; maybe (or not) ok",
+	}
+	for n := range uint64(300) {
+		o.wrote(1, shapes[(n*7+n/15)%uint64(len(shapes))])
+		if got := messages(o); got != n+1 {
+			t.Fatalf("%d of %d messages in series", got, n+1)
+		}
+	}
+}
+
+func TestLessThanAMessageInASecond(t *testing.T) {
+	c := &clock{now: time.Unix(1e9, 0)}
+	l := open(t, Options{Now: c.time, MaxMessagesPerSecond: 0.4})
+	defer closeLogs(t, l)
+	o := l.Owner(t.Context(), "a")
+	for range 12 {
+		c.add(time.Second)
+		o.wrote(3, "INFO this and that")
+	}
+	if n := messages(o); n < 4 || n > 6 {
+		t.Errorf("%d messages in 12 s, want 0.4 a second", n)
+	}
+}

@@ -145,7 +145,7 @@ func (l *Logs) Owner(ctx context.Context, key string) *Owner {
 func (l *Logs) newOwner(key string) *Owner {
 	return &Owner{
 		logs: l, key: key, start: l.now(), streams: map[string]*stream{}, journal: map[uint64]*join{},
-		limit: bucket{rate: l.opts.MaxMessagesPerSecond, burst: l.opts.MaxMessagesPerSecond * limitBurst},
+		limit: bucket{rate: l.opts.MaxMessagesPerSecond, burst: max(1, l.opts.MaxMessagesPerSecond*limitBurst)},
 		news:  bucket{rate: newsRate, burst: newsBurst},
 	}
 }
