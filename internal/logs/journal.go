@@ -23,12 +23,15 @@ const JournalSource = "journald"
 const (
 	// Entries that nobody has asked for wait so long for somebody who does: a container may log before it is known.
 	entriesWait = 10 * time.Second
-	// maxWaiting bounds those of one cgroup or container, maxAllWaiting all, maxWaitingBytes their text.
+	// maxWaiting bounds those of one cgroup or container, maxAllWaiting all, maxWaitingBytes their text and whose they are.
 	maxWaiting      = 1024
 	maxAllWaiting   = 8192
 	maxWaitingBytes = 4 << 20
-	// maxEntries are taken in before the place in the journal is noted.
+	// maxEntries are taken in before the place in the journal is noted; fewer if they have batchBytes of text.
 	maxEntries = 1000
+	batchBytes = 1 << 20
+	// maxID is how long the id of a container may be. Any process may say that it is one.
+	maxID = 128
 	// maxTold messages are told at once, so that they do not take up much memory.
 	maxTold = 256
 	// maxProcesses of one owner have their messages put together at a time.
@@ -79,8 +82,13 @@ type entry struct {
 	Level   uint8     `json:"level"`
 	Certain bool      `json:"certain,omitempty"` // whatever the text says
 
-	came time.Time
+	came      time.Time
+	container bool // Match is its id
+	partial   bool // there is more of the message to come
 }
+
+// size is what an entry takes up that waits.
+func (e *entry) size() int { return len(e.Match) + len(e.Text) }
 
 func (r *journalReader) init() {
 	r.ready = make(chan struct{})
@@ -110,7 +118,7 @@ func (o *Owner) FollowJournal(cgroup, containerID string) {
 			}
 			for i := range list {
 				r.count--
-				r.bytes -= len(list[i].Text)
+				r.bytes -= list[i].size()
 				o.entry(&list[i])
 			}
 			delete(r.waiting, other)
@@ -206,20 +214,28 @@ func (l *Logs) follow(ctx context.Context, reader *journal.Reader) {
 	r.mu.Lock()
 	note()
 	r.mu.Unlock()
+	var b batch
 	for {
 		l.pace(ctx)
 		e, err := reader.Next(ctx)
 		if err != nil {
 			return
 		}
-		r.mu.Lock()
-		l.takeEntry(e)
-		for range maxEntries {
-			more, ok := reader.Poll()
-			if !ok {
+		// mu is not held while the disk is read, which may hang.
+		now := l.now()
+		for b.add(e, now); !b.full(); b.add(e, now) {
+			var ok bool
+			if e, ok = reader.Poll(); !ok {
 				break
 			}
-			l.takeEntry(more)
+		}
+		r.mu.Lock()
+		if ctx.Err() != nil {
+			r.mu.Unlock()
+			return // they are read again
+		}
+		for i := range b.entries {
+			l.takeEntry(&b.entries[i])
 		}
 		note()
 		for o := range r.touched {
@@ -227,44 +243,78 @@ func (l *Logs) follow(ctx context.Context, reader *journal.Reader) {
 		}
 		clear(r.touched)
 		r.mu.Unlock()
+		b.reset()
 	}
 }
 
-// takeEntry counts an entry, or has it wait. journal.mu is held.
-func (l *Logs) takeEntry(from *journal.Entry) {
-	r := &l.journal
-	e := entry{At: from.Realtime, Text: bytes.TrimSuffix(from.Field("MESSAGE"), []byte{'\n'}), came: l.now()}
-	e.Process, _ = strconv.ParseUint(string(from.Field("_PID")), 10, 64)
+// batch is entries that were read and not taken in yet.
+type batch struct {
+	entries []entry
+	text    []byte // that of the last ones; of those before it in other arrays, when it was not long enough
+	bytes   int
+}
+
+// add takes what counts of an entry that the reader will use again.
+func (b *batch) add(from *journal.Entry, now time.Time) {
+	e := entry{At: from.Realtime, Text: b.keep(bytes.TrimSuffix(from.Field("MESSAGE"), []byte{'\n'})), came: now}
 	level, known := levelOf(from.Field("PRIORITY"))
-	var owner *Owner
-	if id := from.Field("CONTAINER_ID_FULL"); id != nil {
-		e.Match = string(id)
+	if id := from.Field("CONTAINER_ID_FULL"); id != nil && len(id) <= maxID {
+		e.Match, e.container = string(id), true
 		e.Process = uint64(level) // each output has one priority
-		if !r.join(&e, from.Field("CONTAINER_PARTIAL_MESSAGE") != nil) {
+		e.partial = from.Field("CONTAINER_PARTIAL_MESSAGE") != nil
+	} else {
+		e.Match = string(from.Field("_SYSTEMD_CGROUP"))
+		e.Process, _ = strconv.ParseUint(string(from.Field("_PID")), 10, 64)
+		e.Level, e.Certain = uint8(level), known && string(from.Field("_TRANSPORT")) != "stdout"
+	}
+	b.entries = append(b.entries, e)
+}
+
+func (b *batch) keep(text []byte) []byte {
+	if len(text) > cap(b.text)-len(b.text) {
+		b.text = make([]byte, 0, max(batchBytes/4, len(text)))
+	}
+	at := len(b.text)
+	b.text = append(b.text, text...)
+	b.bytes += len(text)
+	return b.text[at:len(b.text):len(b.text)]
+}
+
+func (b *batch) full() bool { return len(b.entries) >= maxEntries || b.bytes >= batchBytes }
+
+func (b *batch) reset() {
+	clear(b.entries)
+	b.entries, b.text, b.bytes = b.entries[:0], b.text[:0], 0
+}
+
+// takeEntry counts an entry, or has it wait. journal.mu is held.
+func (l *Logs) takeEntry(e *entry) {
+	r := &l.journal
+	var owner *Owner
+	if e.container {
+		if !r.join(e) {
 			return
 		}
 		owner = r.owners[e.Match].Owner
 	} else {
-		e.Match = string(from.Field("_SYSTEMD_CGROUP"))
 		owner = r.ownerAt(e.Match)
-		e.Level, e.Certain = uint8(level), known && string(from.Field("_TRANSPORT")) != "stdout"
 	}
 	if len(e.Text) == 0 {
 		return
 	}
 	if owner != nil {
-		owner.entry(&e)
+		owner.entry(e)
 		r.touched[owner] = true
 		return
 	}
-	l.wait(&e)
+	l.wait(e)
 }
 
 // join puts the parts of a message together. It returns false until the last one.
-func (r *journalReader) join(e *entry, partial bool) bool {
+func (r *journalReader) join(e *entry) bool {
 	key := e.Match + "\n" + strconv.FormatUint(e.Process, 10)
 	before := r.partials[key]
-	if !partial {
+	if !e.partial {
 		if before != nil {
 			e.Text = append(before, e.Text...)
 			r.partial -= len(before)
@@ -308,7 +358,7 @@ func (l *Logs) wait(e *entry) {
 		r.expire(e.came.Add(-entriesWait), &l.counters)
 	}
 	list := r.waiting[e.Match]
-	if e.Match == "" || len(list) >= maxWaiting || r.count >= maxAllWaiting || r.bytes+len(e.Text) > maxWaitingBytes {
+	if e.Match == "" || len(list) >= maxWaiting || r.count >= maxAllWaiting || r.bytes+e.size() > maxWaitingBytes {
 		l.counters.journalUnknown.Add(1)
 		return
 	}
@@ -316,7 +366,7 @@ func (l *Logs) wait(e *entry) {
 	kept.Text = bytes.Clone(e.Text)
 	r.waiting[e.Match] = append(list, kept)
 	r.count++
-	r.bytes += len(kept.Text)
+	r.bytes += kept.size()
 }
 
 func (r *journalReader) expire(before time.Time, c *counters) {
@@ -324,7 +374,7 @@ func (r *journalReader) expire(before time.Time, c *counters) {
 		n := 0
 		for n < len(list) && list[n].came.Before(before) {
 			r.count--
-			r.bytes -= len(list[n].Text)
+			r.bytes -= list[n].size()
 			n++
 		}
 		c.journalUnknown.Add(uint64(n)) //nolint:gosec // not negative

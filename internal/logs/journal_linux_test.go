@@ -247,3 +247,38 @@ func TestTheJournalOverRestarts(t *testing.T) {
 		t.Errorf("%d messages, want %d", n, rounds*entries)
 	}
 }
+
+// Any process may say that it is a container, with an id of any length: what waits is bounded with it.
+func TestEntriesWithLongIDs(t *testing.T) {
+	j := newRemoteJournal(t)
+	l := open(t, j.options(nil))
+	defer closeLogs(t, l)
+	o := l.Owner(t.Context(), unit)
+	o.FollowJournal(unit, "")
+	j.begun(l)
+	entries := [][]string{append(of(unit, 1, 6, "INFO of the unit"), "CONTAINER_ID_FULL="+strings.Repeat("e", maxID+1))}
+	for i := range maxAllWaiting {
+		e := of("/user.slice/"+strings.Repeat("f", 2000)+fmt.Sprint(i), 2, 6, "x")
+		entries = append(entries, append(e, fmt.Sprintf("CONTAINER_ID_FULL=%0*d", 64<<10, i)))
+		if len(entries) == 100 {
+			j.add(entries...)
+			entries = nil
+			if i > 3*maxWaitingBytes/2000 {
+				break
+			}
+		}
+	}
+	until(t, "more than may wait", func() bool { return l.Stats().JournalUnknown > 0 })
+	if n := messages(o); n != 1 {
+		t.Errorf("%d messages of the unit, want 1", n)
+	}
+	l.journal.mu.Lock()
+	defer l.journal.mu.Unlock()
+	size := 0
+	for match, list := range l.journal.waiting {
+		size += len(list) * len(match)
+	}
+	if size > maxWaitingBytes {
+		t.Errorf("%d bytes wait, want at most %d", size, maxWaitingBytes)
+	}
+}

@@ -187,7 +187,9 @@ func (l *Logs) close() error {
 	if !waitFor(&l.tails) {
 		late = errors.New("a disk with log files does not answer")
 	}
-	l.others.Wait()
+	if !waitFor(&l.others) {
+		late = errors.Join(late, errors.New("the journal's disk or the storage does not answer"))
+	}
 	l.mu.Lock()
 	l.over = true
 	all := l.all()
