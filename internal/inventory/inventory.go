@@ -225,6 +225,7 @@ type Status struct {
 	WalkErrors        uint64 // walks of the cgroup tree that did not see all of it
 	EventsLost        uint64 // kernel events that did not fit in the ring buffer; the next walk makes up for them
 	EventsDropped     uint64 // exits and OOM kills of which no record could be given; they are counted all the same
+	MessagesDropped   uint64 // messages of logs of which no record could be given; they are counted all the same
 	UsagesLive        int    // entries in the kernel's table of usages at the last snapshot
 	UsagesMax         int
 	TasksUnaccounted  uint64 // tasks whose times were lost: that table was full, or taskstats does not tell of them or whose they were

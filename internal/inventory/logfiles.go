@@ -124,8 +124,11 @@ func (inv *Inventory) addLogFile(l *life, pid int, f logfiles.File, start logtai
 		return
 	}
 	disk := inv.logFiles.Disk(pid, f)
+	var seen rootID
 	if inv.isHosts(&f) {
 		f.Root = "" // processes come and go
+	} else {
+		seen, _ = rootOf(f.Root)
 	}
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
@@ -151,7 +154,7 @@ func (inv *Inventory) addLogFile(l *life, pid int, f logfiles.File, start logtai
 	if s.files == nil {
 		s.files = map[string]*logFile{}
 	}
-	s.files[f.Path] = &logFile{File: f, start: start, disk: disk}
+	s.files[f.Path] = &logFile{File: f, start: start, disk: disk, seen: seen}
 	s.newFiles = true
 	wake(inv.logNews)
 }
@@ -163,7 +166,8 @@ func (inv *Inventory) isHosts(f *logfiles.File) bool {
 	return err == nil && st.Dev == f.Dev && st.Ino == f.Inode
 }
 
-// rootAnew finds another way to the files that were found by a process that is gone.
+// rootAnew finds another way to the files that were found by a process that is gone, or whose number another one has that sees other
+// files.
 func (inv *Inventory) rootAnew(l *life, pids []int) {
 	var dead []*logFile
 	inv.mu.Lock()
@@ -173,21 +177,22 @@ func (inv *Inventory) rootAnew(l *life, pids []int) {
 		}
 	}
 	inv.mu.Unlock()
-	alive := map[string]bool{}
+	now := map[string]rootID{}
 	for _, f := range dead {
-		if _, ok := alive[f.Root]; !ok {
-			alive[f.Root] = unix.Access(f.Root+"/.", unix.F_OK) == nil
+		if _, ok := now[f.Root]; !ok {
+			now[f.Root], _ = rootOf(f.Root)
 		}
-		if alive[f.Root] {
+		if id := now[f.Root]; id != (rootID{}) && (id == f.seen || f.seen == rootID{}) {
 			continue
 		}
 		for _, pid := range pids {
 			root := fmt.Sprintf("%s/%d/root", strings.TrimSuffix(inv.opts.ProcRoot, "/"), pid)
-			if unix.Access(root+"/.", unix.F_OK) != nil {
+			id, ok := rootOf(root)
+			if !ok {
 				continue
 			}
 			inv.mu.Lock()
-			f.Root, f.followed = root, false
+			f.Root, f.seen, f.followed = root, id, false
 			l.container.logs.newFiles = true
 			inv.mu.Unlock()
 			break

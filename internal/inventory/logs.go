@@ -128,6 +128,18 @@ type logFile struct {
 	start    logtail.Start
 	disk     uint64
 	followed bool
+	seen     rootID // what Root was when it was found
+}
+
+// rootID tells root directories apart: a process may get the number of another one.
+type rootID struct{ dev, inode uint64 }
+
+func rootOf(path string) (id rootID, ok bool) {
+	var st unix.Stat_t
+	if err := unix.Stat(path+"/.", &st); err != nil {
+		return rootID{}, false
+	}
+	return rootID{st.Dev, st.Ino}, true
 }
 
 // openLogs begins to follow logs, if that is wanted.
@@ -188,9 +200,13 @@ func (inv *Inventory) leaveLogs() {
 			continue // its runtime may make it yet
 		}
 		f := c.logs.files[g.path]
+		var root string
+		if f != nil {
+			root = f.Root
+		}
 		delete(c.logs.files, g.path) // who hears of a new one from now on follows it anew
 		inv.mu.Unlock()
-		if f == nil || !inv.isThere(f) {
+		if f == nil || !inv.isThere(root, g.path) {
 			g.owner.Leave(g.path)
 			continue
 		}
@@ -203,15 +219,14 @@ func (inv *Inventory) leaveLogs() {
 }
 
 // isThere tells whether there is anything at the path of a log file, or might be.
-func (inv *Inventory) isThere(f *logFile) bool {
-	root := f.Root
+func (inv *Inventory) isThere(root, path string) bool {
 	if root == "" {
 		root = inv.opts.Logs.Root
 	}
 	if err := unix.Access(root+"/.", unix.F_OK); err != nil {
 		return true // its process is gone, there may be others
 	}
-	_, err := os.Lstat(filepath.Join(root, f.Path))
+	_, err := os.Lstat(filepath.Join(root, path))
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
@@ -475,5 +490,5 @@ func (inv *Inventory) tellMessages(ctx context.Context, o *logs.Owner, messages 
 func (inv *Inventory) dropMessages(n int) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
-	inv.status.EventsDropped += uint64(n) //nolint:gosec // a length
+	inv.status.MessagesDropped += uint64(n) //nolint:gosec // a length
 }

@@ -293,6 +293,36 @@ func TestLogFormats(t *testing.T) {
 }
 
 // A container may have ever so many log files, if they go again.
+// The number of the process that a file was found by may be that of another container's process by the next look.
+func TestLogFileOfAProcessWhoseNumberIsReused(t *testing.T) {
+	proc := t.TempDir()
+	process := func(pid int) string {
+		t.Helper()
+		if err := os.MkdirAll(fmt.Sprintf("%s/%d/root", proc, pid), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%s/%d/root", proc, pid)
+	}
+	inv := &Inventory{}
+	inv.opts.ProcRoot = proc
+	first, other := process(7), process(8)
+	f := &logFile{File: logfiles.File{Path: "/app.log", Root: first}, followed: true}
+	f.seen, _ = rootOf(first)
+	l := &life{container: &container{logs: logState{files: map[string]*logFile{f.Path: f}}}}
+	inv.rootAnew(l, []int{7, 8})
+	if f.Root != first || !f.followed {
+		t.Errorf("followed by way of %s while its process is there", f.Root)
+	}
+	if err := os.Rename(first, first+".gone"); err != nil { // its inode stays in use
+		t.Fatal(err)
+	}
+	process(7)
+	inv.rootAnew(l, []int{8})
+	if f.Root != other || f.followed || !l.container.logs.newFiles {
+		t.Errorf("followed by way of %s, which is another's", f.Root)
+	}
+}
+
 func TestLogFilesThatAreGone(t *testing.T) {
 	h := newLogHost(t, Options{Logs: LogsOptions{Roots: []string{"/"}, GoneAfter: 100 * time.Millisecond}})
 	h.cgroup(dockerA, 0)

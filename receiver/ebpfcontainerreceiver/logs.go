@@ -125,7 +125,18 @@ func (l *eventLogs) take(e inventory.Event) {
 	select {
 	case l.queue <- e:
 	case <-l.giving.Done():
-		l.running.dropped.Add(1)
+		l.drop(e)
+	}
+}
+
+// drop counts records that are not given.
+func (l *eventLogs) drop(batch ...inventory.Event) {
+	for i := range batch {
+		if batch[i].Kind == inventory.EventLog {
+			l.running.dropped.messages.Add(1)
+		} else {
+			l.running.dropped.events.Add(1)
+		}
 	}
 }
 
@@ -135,7 +146,7 @@ func (l *eventLogs) giveAll() {
 	for e := range l.queue {
 		batch = l.gather(append(batch[:0], e))
 		if l.giving.Err() != nil {
-			l.running.dropped.Add(uint64(len(batch)))
+			l.drop(batch...)
 			continue
 		}
 		l.give(batch)
@@ -168,10 +179,10 @@ func (l *eventLogs) give(batch []inventory.Event) {
 	if err == nil {
 		return
 	}
-	l.running.dropped.Add(uint64(len(batch)))
+	l.drop(batch...)
 	if text := err.Error(); !l.reasons[text] && len(l.reasons) < maxReasons {
 		l.reasons[text] = true
-		l.set.Logger.Warn("records are lost, from now on they are counted in events_dropped",
+		l.set.Logger.Warn("records are lost, from now on they are counted in events_dropped and log_records_dropped",
 			zap.Int("records", len(batch)), zap.Error(err))
 	}
 }

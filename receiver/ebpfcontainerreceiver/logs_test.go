@@ -215,6 +215,13 @@ func TestLogsSayEachReasonOnce(t *testing.T) {
 		if n := l.counted(t, "otelcol_ebpf_container_events_dropped"); n != 6 {
 			t.Errorf("%d records counted as dropped, want 6", n)
 		}
+		for range 3 {
+			l.host.events <- inventory.Event{Kind: inventory.EventLog, At: time.Now(), Name: "/docker/a", Message: &inventory.LogMessage{Text: "hello"}}
+		}
+		time.Sleep(time.Second)
+		if n, events := l.counted(t, "otelcol_ebpf_container_log_records_dropped"), l.counted(t, "otelcol_ebpf_container_events_dropped"); n != 3 || events != 6 {
+			t.Errorf("%d messages and %d events counted as dropped, want 3 and 6", n, events)
+		}
 		shutdown(t, l)
 		if n := l.said.FilterMessageSnippet("are lost").Len(); n != 2 {
 			t.Errorf("said %d times, want 2", n)

@@ -69,8 +69,11 @@ type running struct {
 	configured cloudmeta.Instance // what is known then
 	node       *nodeReader        // nil when it is switched off
 	telemetry  *metadata.TelemetryBuilder
-	dropped    *atomic.Uint64 // records that the logs signal could not give
+	dropped    *dropped
 }
+
+// dropped counts what the logs signal could not give.
+type dropped struct{ events, messages atomic.Uint64 }
 
 func (in *instance) start(ctx context.Context, host component.Host) (*running, error) {
 	in.mu.Lock()
@@ -117,7 +120,7 @@ func (in *instance) run(ctx context.Context, around component.Host) (*running, e
 		return nil, errors.Join(fmt.Errorf("open the inventory of containers: %w", err), storage.close())
 	}
 	r := &running{
-		containers: inv, storage: storage, host: host, node: openNode(in.cfg), configured: in.cfg.Cloud.instance(), dropped: new(atomic.Uint64),
+		containers: inv, storage: storage, host: host, node: openNode(in.cfg), configured: in.cfg.Cloud.instance(), dropped: new(dropped),
 	}
 	if in.cfg.Cloud.Enabled {
 		r.cloud = cloudmeta.Open(cloudmeta.Options{Root: in.cfg.RootPath, Override: r.configured, Logger: log})

@@ -134,14 +134,15 @@ func TestOwnMetrics(t *testing.T) {
 		Containers: 1, ReadErrors: 2, WalkErrors: 3, EventsLost: 4, EdgesLive: 5, EdgesMax: 6, EdgesFolded: 7,
 		EdgesUnaccounted: 8, CgroupsUnresolved: 9, ListenersLive: 10, ListenersMax: 11, ListenersFolded: 12,
 		SocketsAdopted: 13, EventsDropped: 14, UsagesLive: 15, UsagesMax: 16, TasksUnaccounted: 17, TasksUnknown: 18,
-		DelayAnomalies: 19, FileWritesLost: 20, LogFilesSkipped: 21, LogFilesUnseen: 22,
+		DelayAnomalies: 19, FileWritesLost: 20, LogFilesSkipped: 21, LogFilesUnseen: 22, MessagesDropped: 1000,
 	}}
 	host.status.Logs.Files.Lost.Truncated, host.status.Logs.Files.Lost.Deleted, host.status.Logs.Files.Lost.Abandoned = 30, 31, 32
 	host.status.Logs.Messages, host.status.Logs.Untold, host.status.Logs.Suppressed = 33, 34, 35
 	host.status.Logs.UncleanStarts, host.status.Logs.CheckpointErrors = 36, 37
 	tel := newTelemetry(t)
 	s := newRunningScraper(t, host, tel)
-	s.running.dropped.Add(100) // by the logs signal
+	s.running.dropped.events.Add(100) // by the logs signal
+	s.running.dropped.messages.Add(200)
 
 	point := func(v int64, attrs ...attribute.KeyValue) metricdata.DataPoint[int64] {
 		attrs = append(attrs, attribute.String("receiver", "ebpf_container/own"))
@@ -181,7 +182,7 @@ func TestOwnMetrics(t *testing.T) {
 	metadatatest.AssertEqualEbpfContainerLogBytesLost(t, tel,
 		[]metricdata.DataPoint[int64]{loss(30, "truncated"), loss(31, "deleted"), loss(32, "abandoned")}, noTime)
 	metadatatest.AssertEqualEbpfContainerLogMessages(t, tel, one(33), noTime)
-	metadatatest.AssertEqualEbpfContainerLogRecordsDropped(t, tel, one(69), noTime)
+	metadatatest.AssertEqualEbpfContainerLogRecordsDropped(t, tel, one(34+35+200+1000), noTime)
 	metadatatest.AssertEqualEbpfContainerLogUncleanStarts(t, tel, one(36), noTime)
 	metadatatest.AssertEqualEbpfContainerLogCheckpointErrors(t, tel, one(37), noTime)
 	metadatatest.AssertEqualEbpfContainerFeatureEnabled(t, tel, []metricdata.DataPoint[int64]{

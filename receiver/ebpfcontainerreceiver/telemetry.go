@@ -84,7 +84,7 @@ func observe(set component.TelemetrySettings, id component.ID, r *running) (*met
 		tb.RegisterEbpfContainerEventsLostCallback(
 			observe(func(st inventory.Status) uint64 { return st.EventsLost })),
 		tb.RegisterEbpfContainerEventsDroppedCallback(
-			observe(func(st inventory.Status) uint64 { return st.EventsDropped + dropped.Load() })),
+			observe(func(st inventory.Status) uint64 { return st.EventsDropped + dropped.events.Load() })),
 		tb.RegisterEbpfContainerTasksUnaccountedCallback(
 			observe(func(st inventory.Status) uint64 { return st.TasksUnaccounted })),
 		tb.RegisterEbpfContainerTasksUnknownCallback(
@@ -104,7 +104,7 @@ func observe(set component.TelemetrySettings, id component.ID, r *running) (*met
 		tb.RegisterEbpfContainerRuntimeErrorsCallback(observeRuntimes(id, inv, func(r inventory.RuntimeStatus) int64 {
 			return toInt64(r.Errors)
 		})),
-		observeLogs(tb, id, inv),
+		observeLogs(tb, id, r),
 		observeCloud(tb, id, r.cloud),
 		tb.RegisterEbpfContainerZonesErrorsCallback(
 			observe(func(st inventory.Status) uint64 { return st.ZonesErrors })),
@@ -121,8 +121,8 @@ func observe(set component.TelemetrySettings, id component.ID, r *running) (*met
 }
 
 // observeLogs registers what tells of the reading of logs.
-func observeLogs(tb *metadata.TelemetryBuilder, id component.ID, inv containers) error {
-	alone := ownAttributes(id)
+func observeLogs(tb *metadata.TelemetryBuilder, id component.ID, r *running) error {
+	inv, dropped, alone := r.containers, r.dropped, ownAttributes(id)
 	observe := func(value func(*inventory.Status) uint64) metric.Int64Callback {
 		return func(_ context.Context, o metric.Int64Observer) error {
 			st := inv.Status()
@@ -154,7 +154,9 @@ func observeLogs(tb *metadata.TelemetryBuilder, id component.ID, inv containers)
 		tb.RegisterEbpfContainerLogEntriesUnclaimedCallback(
 			observe(func(st *inventory.Status) uint64 { return st.Logs.JournalUnknown })),
 		tb.RegisterEbpfContainerLogRecordsDroppedCallback(
-			observe(func(st *inventory.Status) uint64 { return st.Logs.Untold + st.Logs.Suppressed })),
+			observe(func(st *inventory.Status) uint64 {
+				return st.Logs.Untold + st.Logs.Suppressed + st.MessagesDropped + dropped.messages.Load()
+			})),
 		tb.RegisterEbpfContainerLogCheckpointErrorsCallback(
 			observe(func(st *inventory.Status) uint64 { return st.Logs.CheckpointErrors })),
 		tb.RegisterEbpfContainerLogUncleanStartsCallback(
