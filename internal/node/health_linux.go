@@ -68,9 +68,10 @@ func (m *healthMonitor) read() ([]Health, error) {
 	defer m.mu.Unlock()
 	known := map[string]bool{}
 	for _, e := range entries {
-		if name := e.Name(); m.kind(name) != nil {
+		name := e.Name()
+		if how := m.kind(name); how != nil {
 			known[name] = true
-			m.askIfDue(name)
+			m.askIfDue(name, how)
 		}
 	}
 	maps.DeleteFunc(m.disks, func(name string, d *diskHealth) bool { return !known[name] && !d.busy })
@@ -106,7 +107,7 @@ func (m *healthMonitor) kind(name string) func(*device) (Health, error) {
 
 func (m *healthMonitor) sys(name string) string { return filepath.Join(m.root, "sys/block", name) }
 
-func (m *healthMonitor) askIfDue(name string) {
+func (m *healthMonitor) askIfDue(name string, how func(*device) (Health, error)) {
 	d := m.disks[name]
 	if d == nil {
 		d = &diskHealth{}
@@ -119,7 +120,7 @@ func (m *healthMonitor) askIfDue(name string) {
 	m.wg.Add(1)
 	go func() {
 		defer m.wg.Done()
-		health, err := m.ask(name)
+		health, err := m.ask(name, how)
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		d.asked, d.busy = m.now(), false
@@ -127,7 +128,7 @@ func (m *healthMonitor) askIfDue(name string) {
 	}()
 }
 
-func (m *healthMonitor) ask(name string) (Health, error) {
+func (m *healthMonitor) ask(name string, how func(*device) (Health, error)) (Health, error) {
 	if m.suspended(name) {
 		return Health{}, errAsleep
 	}
@@ -136,7 +137,7 @@ func (m *healthMonitor) ask(name string) (Health, error) {
 		return Health{}, err
 	}
 	defer dev.close()
-	return m.kind(name)(dev)
+	return how(dev)
 }
 
 // suspended reports whether the kernel has put the disk to sleep: already to open it would wake it. Of NVMe the disk's

@@ -129,6 +129,26 @@ func TestSuspendedDiskIsNotOpened(t *testing.T) {
 	}
 }
 
+// A disk is unplugged between the look at what it is and the question.
+func TestDiskThatIsUnpluggedBeforeItIsAsked(t *testing.T) {
+	m, _ := monitorOf(t, map[string]*fakeDisk{"sda": goodDisk()}, map[string]string{"sys/block/sda/device/power/control": "auto\n"})
+	status := filepath.Join(m.sys("sda"), "device/power/runtime_status")
+	if err := unix.Mkfifo(status, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.read(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(status, os.O_WRONLY, 0) // waits for its reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(m.sys("sda"), "device/vendor")), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	m.wg.Wait()
+}
+
 // A disk that keeps a question is asked once, and nobody waits for it but the goroutine.
 func TestHangingDisk(t *testing.T) {
 	m, clock := monitorOf(t, map[string]*fakeDisk{"sda": goodDisk(), "nvme0n1": {log: nvmeLog(0, 300, 0, 0, 0)}}, nil)
