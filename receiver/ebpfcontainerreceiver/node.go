@@ -21,12 +21,16 @@ import (
 	"github.com/ebpfcontainer/ebpfcontainer/receiver/ebpfcontainerreceiver/internal/metadata"
 )
 
-// nodeReader reads the host itself. A nil one is switched off and reads nothing.
+// nodeReader reads the host itself. A nil one is switched off and reads nothing. Its method read is used by one goroutine.
 type nodeReader struct {
 	reader *node.Reader // nil when there is no host to be read
 	err    error        // why
 
-	readings sync.WaitGroup // goroutines of read
+	timeout  time.Duration   // of a reading
+	pending  chan *nodeStats // has the answer of the reading under way, or of one that came late; nil without one
+	readings sync.WaitGroup  // goroutines of begin
+	closing  context.Context // of all readings
+	cancel   func()          // ends it
 }
 
 // nodeStats are those of one moment.
@@ -41,7 +45,8 @@ func openNode(cfg *Config) *nodeReader {
 	if !c.Enabled {
 		return nil
 	}
-	r := new(nodeReader)
+	r := &nodeReader{timeout: cfg.Timeout}
+	r.closing, r.cancel = context.WithCancel(context.Background())
 	r.reader, r.err = node.Open(node.Options{
 		Root:       cfg.RootPath,
 		CPU:        c.CPU,
@@ -55,8 +60,8 @@ func openNode(cfg *Config) *nodeReader {
 	return r
 }
 
-// read begins to read; the function that it returns waits for the end of that or of ctx. In the latter case it returns nil:
-// of half a reading one could not tell what is gone from what was not read.
+// read begins to read, unless a reading is under way. The function that it returns waits for the end of that, and leaves half of
+// the time until ctx ends to those who get the metrics. A reading that comes later is given the next time.
 func (r *nodeReader) read(ctx context.Context) func() *nodeStats {
 	if r == nil {
 		return func() *nodeStats { return nil }
@@ -64,8 +69,43 @@ func (r *nodeReader) read(ctx context.Context) func() *nodeStats {
 	if r.reader == nil {
 		return func() *nodeStats { return &nodeStats{At: time.Now()} }
 	}
+	if r.pending == nil && ctx.Err() == nil {
+		r.begin()
+	}
+	return func() *nodeStats { return r.wait(ctx) }
+}
+
+func (r *nodeReader) wait(ctx context.Context) *nodeStats {
+	patience := r.timeout / 2
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = time.Until(deadline) / 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		select {
+		case st := <-r.pending:
+			r.pending = nil
+			if st != nil || ctx.Err() != nil || r.closing.Err() != nil {
+				return st
+			}
+			r.begin() // the reading from before took too long
+		case <-ctx.Done():
+			if len(r.pending) == 0 { // nor was it there before ctx ended
+				return nil
+			}
+		}
+	}
+}
+
+// begin begins a reading. Its answer is nil when it took too long: of half a reading one could not tell what is gone from what
+// was not read.
+func (r *nodeReader) begin() {
 	answer := make(chan *nodeStats, 1) // so that the goroutine ends when nobody waits any more
+	r.pending = answer
 	r.readings.Go(func() {
+		ctx, cancel := context.WithTimeout(r.closing, r.timeout)
+		defer cancel()
 		st := &nodeStats{At: time.Now()}
 		st.Stats = r.reader.Read(ctx)
 		if ctx.Err() != nil {
@@ -73,19 +113,6 @@ func (r *nodeReader) read(ctx context.Context) func() *nodeStats {
 		}
 		answer <- st
 	})
-	return func() *nodeStats {
-		select {
-		case st := <-answer:
-			return st
-		case <-ctx.Done():
-		}
-		select {
-		case st := <-answer: // was there before ctx ended
-			return st
-		default:
-			return nil
-		}
-	}
 }
 
 // features tells which parts are read well.
@@ -147,6 +174,7 @@ func (r *nodeReader) close() error {
 	if r == nil || r.reader == nil {
 		return nil
 	}
+	r.cancel()
 	err := r.reader.Close()
 	r.readings.Wait()
 	if err != nil {

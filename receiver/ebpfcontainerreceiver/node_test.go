@@ -159,7 +159,7 @@ func TestNodeThatMissesTheDeadline(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		md, err := s.ScrapeMetrics(ctx)
-		if err == nil || err.Error() != "read the node: context canceled" || scrapererror.IsPartialScrapeError(err) != containers {
+		if err == nil || err.Error() != "the node was not read in time" || scrapererror.IsPartialScrapeError(err) != containers {
 			t.Errorf("containers %v: got %v", containers, err)
 		}
 		if got := nodeValues(md); len(got) > 0 {
@@ -198,6 +198,40 @@ func TestNodeThatHangs(t *testing.T) {
 	}
 	if err := r.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What came late is given the next time, and those who get the metrics still have time left.
+func TestNodeThatHangsCostsNoContainers(t *testing.T) {
+	root := copyMetal(t)
+	host := &fakeHost{snapshot: func(context.Context) (inventory.Snapshot, error) { return testSnapshot(), nil }}
+	s := newNodeScraper(t, host.open, newNodeConfig(root), receivertest.NewNopSettings(metadata.Type))
+	uptime := filepath.Join(root, "proc/uptime")
+	if err := errors.Join(os.Remove(uptime), syscall.Mkfifo(uptime, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	md, err := s.ScrapeMetrics(ctx)
+	if ctx.Err() != nil {
+		t.Error("no time is left to give the containers")
+	}
+	if err == nil || err.Error() != "the node was not read in time" || !scrapererror.IsPartialScrapeError(err) {
+		t.Errorf("got error %v", err)
+	}
+	if n := md.ResourceMetrics().Len(); n == 0 || len(nodeValues(md)) > 0 {
+		t.Errorf("got %d resources, and of the node %v", n, nodeValues(md))
+	}
+	f, err := os.OpenFile(uptime, os.O_WRONLY, 0) // waits for its reader
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteString("777.00 1.00\n")
+	if err := errors.Join(err, os.Remove(uptime), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := nodeValues(scrape(t, s))["node.uptime"]; got != 777 {
+		t.Errorf("got the uptime %v, want that of the late reading", got)
 	}
 }
 
