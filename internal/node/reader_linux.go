@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/procfs"
 	"github.com/prometheus/procfs/blockdevice"
@@ -38,6 +39,8 @@ type Reader struct {
 	diag       netlinkSocket
 	health     *healthMonitor
 	parts      []part
+	closing    context.Context // ends all readings
+	cancel     func()
 
 	turn  chan struct{} // holds a token while somebody reads: the owner of what follows
 	cpu   CPU
@@ -55,8 +58,13 @@ type part struct {
 	read func(ctx context.Context, st *Stats) error
 }
 
-// Open finds out what can be read, which Status then tells, and reads it for a first time. It fails if there is no host
-// at Root at all: no folder proc.
+// openWait is how long Open waits for what it reads.
+const openWait = time.Second
+
+var errNotYet = errors.New("has not answered yet")
+
+// Open finds out what can be read, which Status then tells, and reads it for a first time; that goes on by itself when it takes
+// longer than a second. It fails if there is no host at Root at all: no folder proc.
 func Open(o Options) (*Reader, error) {
 	procDir, sysDir := filepath.Join(o.Root, "proc"), filepath.Join(o.Root, "sys")
 	proc, err := procfs.NewFS(procDir)
@@ -71,6 +79,7 @@ func Open(o Options) (*Reader, error) {
 		turn:       make(chan struct{}, 1),
 		times:      map[string]*diskTimes{},
 	}
+	r.closing, r.cancel = context.WithCancel(context.Background())
 	r.add(PartUptime, r.readUptime)
 	if o.CPU {
 		r.add(PartCPU, r.readCPU)
@@ -103,19 +112,30 @@ func Open(o Options) (*Reader, error) {
 	if o.Pressure {
 		r.add(PartPressure, r.readPressure)
 	}
-	r.Read(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.Read(r.closing)
+	}()
+	select {
+	case <-done:
+	case <-time.After(openWait):
+	}
 	return r, nil
 }
 
 func (r *Reader) add(name Part, read func(context.Context, *Stats) error) {
 	r.parts = append(r.parts, part{name, read})
-	r.status = append(r.status, PartStatus{Part: name})
+	r.status = append(r.status, PartStatus{Part: name, Err: errNotYet})
 }
 
 // Read reads all that is switched on. When ctx ends, what was not read by then is absent, and so it is when it cannot be
 // read: Status knows why.
 func (r *Reader) Read(ctx context.Context) Stats {
 	var st Stats
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.closing, cancel)()
 	select {
 	case r.turn <- struct{}{}:
 		defer func() { <-r.turn }()
@@ -201,13 +221,27 @@ func (r *Reader) Status() Status {
 	return Status{Parts: slices.Clone(r.status)}
 }
 
-// Close lets go of what is open; what is read from then on is empty. A disk that does not answer is waited for no longer
-// than a second.
+// Close lets go of what is open; what is read from then on is empty. A disk or a file that does not answer is waited for no
+// longer than a second each: what a reading uses that has not ended by then is closed when it ends.
 func (r *Reader) Close() error {
+	r.cancel()
 	if r.health != nil {
 		r.health.close()
 	}
-	r.turn <- struct{}{}
+	select {
+	case r.turn <- struct{}{}:
+		return r.release()
+	case <-time.After(closeWait):
+	}
+	go func() {
+		r.turn <- struct{}{}
+		_ = r.release()
+	}()
+	return nil
+}
+
+// release closes what is open, and gives the turn away.
+func (r *Reader) release() error {
 	defer func() { <-r.turn }()
 	r.parts = nil
 	return join(r.route.close(), r.diag.close(), r.hostNet.close())

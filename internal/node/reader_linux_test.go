@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
 )
 
 const hosts = "../../testdata/hosts"
@@ -120,6 +121,99 @@ func TestReadAfterClose(t *testing.T) {
 	if diff := cmp.Diff(Stats{}, r.Read(t.Context())); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
+}
+
+// hang makes a file keep those who read it until what release returns is called; release waits for a first one.
+func hang(t *testing.T, file string) (release func() func()) {
+	t.Helper()
+	if err := errors.Join(os.RemoveAll(file), unix.Mkfifo(file, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	return func() func() {
+		f, err := os.OpenFile(file, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := errors.Join(os.Remove(file), f.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestOpenAndCloseDoNotWaitForAHangingFile(t *testing.T) {
+	root := copyHost(t, "metal", nil)
+	release := hang(t, filepath.Join(root, "proc/uptime"))
+	defer func() { release()() }()
+	begin := time.Now()
+	r, err := Open(everything(root))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range r.Status().Parts {
+		if st.Err == nil {
+			t.Errorf("%s is said to be read", st.Part)
+		}
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 5*closeWait {
+		t.Errorf("waited for %v", took)
+	}
+}
+
+// What the last reading uses is closed when that ends.
+func TestCloseWhileAFileHangs(t *testing.T) {
+	root := copyHost(t, "metal", nil)
+	for _, dir := range []string{"proc/1", "proc/2", "sys"} { // those of this host: with sockets to the kernel
+		if err := errors.Join(os.RemoveAll(filepath.Join(root, dir)), os.Symlink("/"+dir, filepath.Join(root, dir))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := descriptors(t)
+	r, err := Open(Options{Root: root, Network: true, Pressure: true, Interfaces: []*regexp.Regexp{regexp.MustCompile("^lo$")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.route.conn == nil {
+		t.Fatalf("no socket to the kernel: %+v", r.Status())
+	}
+	hanging := hang(t, filepath.Join(root, "proc/pressure/cpu"))
+	var reading sync.WaitGroup
+	reading.Go(func() { r.Read(t.Context()) })
+	release := hanging()
+	inUse := descriptors(t)
+	begin := time.Now()
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begin); took > 5*closeWait {
+		t.Errorf("waited for %v", took)
+	}
+	if n := descriptors(t); n != inUse {
+		t.Errorf("%d descriptors of %d that are in use", n, inUse)
+	}
+	release()
+	reading.Wait()
+	for end := time.Now().Add(10 * time.Second); descriptors(t) != before; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d descriptors of %d are left", descriptors(t), before)
+		}
+	}
+	if diff := cmp.Diff(Stats{}, r.Read(t.Context())); diff != "" {
+		t.Errorf("after that (-want +got):\n%s", diff)
+	}
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }
 
 func TestReadAtOnce(t *testing.T) {

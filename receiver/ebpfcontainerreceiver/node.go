@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/collector/component"
@@ -26,11 +25,10 @@ type nodeReader struct {
 	reader *node.Reader // nil when there is no host to be read
 	err    error        // why
 
-	timeout  time.Duration   // of a reading
-	pending  chan *nodeStats // has the answer of the reading under way, or of one that came late; nil without one
-	readings sync.WaitGroup  // goroutines of begin
-	closing  context.Context // of all readings
-	cancel   func()          // ends it
+	timeout time.Duration   // of a reading
+	pending chan *nodeStats // has the answer of the reading under way, or of one that came late; nil without one
+	closing context.Context // of all readings
+	cancel  func()          // ends it
 }
 
 // nodeStats are those of one moment.
@@ -103,7 +101,7 @@ func (r *nodeReader) wait(ctx context.Context) *nodeStats {
 func (r *nodeReader) begin() {
 	answer := make(chan *nodeStats, 1) // so that the goroutine ends when nobody waits any more
 	r.pending = answer
-	r.readings.Go(func() {
+	go func() {
 		ctx, cancel := context.WithTimeout(r.closing, r.timeout)
 		defer cancel()
 		st := &nodeStats{At: time.Now()}
@@ -112,7 +110,7 @@ func (r *nodeReader) begin() {
 			st = nil
 		}
 		answer <- st
-	})
+	}()
 }
 
 // features tells which parts are read well.
@@ -169,14 +167,19 @@ func (r *nodeReader) readErrors() uint64 {
 	return all
 }
 
-// close waits for readings under way.
+// close waits for the reading under way, if that ends soon. One that hangs ends with its file.
 func (r *nodeReader) close() error {
 	if r == nil || r.reader == nil {
 		return nil
 	}
 	r.cancel()
 	err := r.reader.Close()
-	r.readings.Wait()
+	if r.pending != nil {
+		select {
+		case <-r.pending:
+		case <-time.After(time.Second):
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("close the reader of the node: %w", err)
 	}

@@ -235,6 +235,47 @@ func TestNodeThatHangsCostsNoContainers(t *testing.T) {
 	}
 }
 
+func TestStartAndShutdownDoNotWaitForTheNode(t *testing.T) {
+	for _, atStart := range []bool{true, false} {
+		root := copyMetal(t)
+		uptime := filepath.Join(root, "proc/uptime")
+		hang := func() {
+			if err := errors.Join(os.Remove(uptime), syscall.Mkfifo(uptime, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		begin := time.Now()
+		if atStart {
+			hang()
+		}
+		r := openNode(newNodeConfig(root))
+		if on := r.features()[0].Err == nil; on == atStart {
+			t.Errorf("hangs at start %v: said to be on %v", atStart, on)
+		}
+		if !atStart {
+			hang()
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if st := r.read(ctx)(); st != nil {
+			t.Errorf("got %+v", st)
+		}
+		cancel()
+		if err := r.close(); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(begin); took > 10*time.Second {
+			t.Errorf("waited for %v", took)
+		}
+		f, err := os.OpenFile(uptime, os.O_WRONLY, 0) // waits for its reader
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(os.Remove(uptime), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func copyMetal(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
