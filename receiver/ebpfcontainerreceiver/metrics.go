@@ -88,8 +88,7 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 	return all
 }
 
-// locate takes in where the host is by now. If that is news it returns what the resources were made by until now: their series
-// end.
+// locate takes in where the host is by now. If that is news it returns what the resources were made by until now, for endFormer.
 func (w *metricsWriter) locate() (former *resourceWriter) {
 	if w.where == nil {
 		return nil
@@ -105,12 +104,19 @@ func (w *metricsWriter) locate() (former *resourceWriter) {
 	return former
 }
 
-// endFormer ends the series of a container that go on under another resource.
+// endFormer ends the series of a container that do not go on as they were: all of them if its resource is another one, otherwise
+// those of the zone that is the host's own.
 func (w *metricsWriter) endFormer(to, now pmetric.ResourceMetricsSlice, ts pcommon.Timestamp, c *inventory.Container, former *resourceWriter) {
+	w.recordFormerZone(ts, c, former)
+	zone := w.emit(c)
+	if former.common.Equal(w.resources.common) {
+		endSeries(zone)
+		join(now, zone)
+		return
+	}
 	ended := pmetric.NewResourceMetricsSlice()
 	now.CopyTo(ended)
-	w.recordFormerZone(ts, c, former)
-	join(ended, w.emit(c))
+	join(ended, zone)
 	res := former.resource(c)
 	for _, rm := range ended.All() {
 		res.CopyTo(rm.Resource())

@@ -5,6 +5,8 @@
 package ebpfcontainerreceiver
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -111,6 +113,51 @@ func testWhereTheHostIsBecomesKnown(t *testing.T, zone string) {
 	})
 	if isOwn > 0 {
 		t.Errorf("%d points of the host's own zone", isOwn)
+	}
+}
+
+// What resources do not show ends no series, but for those of the zone that turns out to be the host's own.
+func TestWhatResourcesDoNotShowEndsNothing(t *testing.T) {
+	cfg := createDefaultConfig().(*Config)
+	cfg.Identity = IdentityCoroot // no zone without its region
+	w := testWriter(cfg)
+	var where cloudmeta.Instance
+	w.where = func() cloudmeta.Instance { return where }
+	write := func() (ended map[string]int, live int) {
+		md := w.write(oneContainer())
+		if n := md.ResourceMetrics().Len(); n != 1 {
+			t.Errorf("%+v: %d resources", where, n)
+		}
+		expectEndsAlone(t, md)
+		ended = map[string]int{}
+		points(md, func(name string, dp testPoint) {
+			if dp.flags.NoRecordedValue() {
+				ended[series(name, dp)]++
+			} else {
+				live++
+			}
+		})
+		return ended, live
+	}
+	always, all := write()
+	for _, tt := range []struct {
+		now  cloudmeta.Instance
+		zone int // datapoints of the zone that is the host's own
+	}{
+		{cloudmeta.Instance{PublicIPv4: netip.MustParseAddr("203.0.113.7"), LifeCycle: "spot"}, 0},
+		{cloudmeta.Instance{AvailabilityZone: "eu-central-1a"}, 2},
+		{cloudmeta.Instance{AvailabilityZone: "eu-central-1c"}, 0},
+	} {
+		where = tt.now
+		ended, live := write()
+		if len(ended) != len(always)+tt.zone || live != all-tt.zone {
+			t.Errorf("%+v: %d datapoints of %d, ended %v", where, live, all, ended)
+		}
+		for key := range ended {
+			if always[key] == 0 && (!strings.Contains(key, "inter_zone_bytes") || !strings.Contains(key, tt.now.AvailabilityZone)) {
+				t.Errorf("%+v: ended %s", where, key)
+			}
+		}
 	}
 }
 
