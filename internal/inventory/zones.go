@@ -155,9 +155,12 @@ func readZones(name string) ([]Zone, fileID, error) {
 		return nil, fileID{}, fmt.Errorf("file of zones: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxZonesFile))
+	b, err := io.ReadAll(io.LimitReader(f, maxZonesFile+1))
 	if err != nil {
 		return nil, fileID{}, fmt.Errorf("file of zones: %w", err)
+	}
+	if len(b) > maxZonesFile {
+		return nil, fileID{}, fmt.Errorf("file of zones %s: longer than %d MiB", name, maxZonesFile>>20)
 	}
 	list, err := parseZones(string(b))
 	if err != nil {

@@ -74,8 +74,14 @@ func TestZonesFileIsReadAgain(t *testing.T) {
 	if n := z.errorCount(); n != 2 {
 		t.Errorf("%d errors, want 2", n)
 	}
-	write("10.1.0.0/16 d\n")
+	write("10.1.0.0/16 d\n" + strings.Repeat("#", maxZonesFile))
 	z.refresh(now.Add(4 * lookAtZonesEvery))
+	expect("b", "c")
+	if n := z.errorCount(); n != 3 {
+		t.Errorf("%d errors, want that of a file that is too long as well", n)
+	}
+	write("10.1.0.0/16 d\n")
+	z.refresh(now.Add(5 * lookAtZonesEvery))
 	expect("d", "config")
 	if _, err := openZones(ZonesOptions{File: name + "x"}, zap.NewNop(), now); err == nil {
 		t.Error("a file that is not there is no error at the start")
