@@ -292,7 +292,8 @@ func TestAddressesOfAnotherNamespace(t *testing.T) {
 	l := newLab(t)
 	l.ip("link add first type veth peer name second")
 	for _, args := range []string{
-		"addr add 192.0.2.1/32 dev first", "addr add 203.0.113.9/24 dev first", "addr add 169.254.7.7/16 dev first scope link",
+		"addr add 192.0.2.1/32 dev first", "addr add 203.0.113.9/24 dev first", "addr add 203.0.113.9/32 dev first",
+		"addr add 169.254.7.7/16 dev first scope link",
 		"addr add 198.18.0.1 peer 198.18.0.2 dev first",
 		"-6 addr add 2001:db8::1/64 dev first nodad", "-6 addr add fd00::1/64 dev first nodad",
 		"link set first up",

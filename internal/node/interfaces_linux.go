@@ -137,8 +137,9 @@ func (r *Reader) readAddresses(ctx context.Context, st *Stats) error {
 		if err != nil {
 			continue // gone
 		}
-		st.Interfaces[i].Addresses = byIndex[uint32(index)]
-		slices.SortFunc(st.Interfaces[i].Addresses, netip.Addr.Compare)
+		all := byIndex[uint32(index)]
+		slices.SortFunc(all, netip.Addr.Compare)
+		st.Interfaces[i].Addresses = slices.Compact(all) // one may be there with several prefixes
 	}
 	return nil
 }
