@@ -12,8 +12,8 @@ import (
 	"go.opentelemetry.io/collector/pdata/pmetric"
 )
 
-// endMissing moves those series of last to the end of now that now does not have: with the time ts, as ended. Both are of one
-// node, without histograms.
+// endMissing adds those series of last to now that now does not have: with the time ts, as ended. Both are of one node, without
+// histograms.
 func endMissing(last, now pmetric.ResourceMetricsSlice, ts pcommon.Timestamp) {
 	here := map[string]bool{}
 	for m, dp := range nodePoints(now) {
@@ -26,7 +26,8 @@ func endMissing(last, now pmetric.ResourceMetricsSlice, ts pcommon.Timestamp) {
 	}
 	keepMissing(last, here, ts)
 	endSeries(last)
-	if renamed {
+	if renamed { // the ends first: what does not tell resources apart, as some exporters, keeps what comes last
+		now.MoveAndAppendTo(last)
 		last.MoveAndAppendTo(now)
 		return
 	}
