@@ -281,7 +281,7 @@ func createDefaultConfig() component.Config {
 	}
 }
 
-// Validate checks paths and durations; the collector calls the Validate of each part by itself.
+// Validate checks paths, durations and what does not go together; the collector calls the Validate of each part by itself.
 func (c *Config) Validate() error {
 	var errs []error
 	if !filepath.IsAbs(c.RootPath) {
@@ -297,6 +297,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Timeout >= 0 && c.Timeout < minDuration {
 		errs = append(errs, fmt.Errorf("timeout: %v is less than %v; is the unit missing?", c.Timeout, minDuration))
+	}
+	if c.Network.ZoneAttribute && c.Identity == IdentityCoroot {
+		errs = append(errs, errors.New("network::zone_attribute: not together with identity: coroot, where it would split series"))
 	}
 	return oneLine(errs)
 }

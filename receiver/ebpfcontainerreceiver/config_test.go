@@ -155,7 +155,6 @@ network:
   track_public: ["203.0.113.0/24"]
   zones: [{cidr: 10.1.0.0/16, zone: eu-central-1a}, {cidr: "2001:db8::/32", zone: eu-central-1b}]
   zones_file: /etc/zones
-  zone_attribute: true
 cloud:
   enabled: false
   provider: aws
@@ -226,7 +225,7 @@ metrics:
 		MaxEdges: 1024, MaxDestinationsPerContainer: 10, TrackPublic: []PrefixConfig{"203.0.113.0/24"},
 		MaxListenersPerContainer: 20, EphemeralPortRange: "40000-50000", IdleTimeout: time.Minute,
 		Zones:     []ZoneConfig{{CIDR: "10.1.0.0/16", Zone: "eu-central-1a"}, {CIDR: "2001:db8::/32", Zone: "eu-central-1b"}},
-		ZonesFile: "/etc/zones", ZoneAttribute: true,
+		ZonesFile: "/etc/zones",
 	}
 	want.Latency.ICMP = true
 	want.Delays.EnableAccounting = true
@@ -254,6 +253,16 @@ func TestConfigEmptyTrackPublicTracksNone(t *testing.T) {
 	}
 	if len(got.Network.TrackPublic) != 0 {
 		t.Errorf("got %v, want none", got.Network.TrackPublic)
+	}
+}
+
+func TestConfigTakesZoneAttribute(t *testing.T) { // not among all keys: identity: coroot has no such thing
+	got, err := load(t, "network: {zone_attribute: true}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !got.Network.ZoneAttribute {
+		t.Error("network::zone_attribute had no effect")
 	}
 }
 
@@ -331,6 +340,8 @@ func TestConfigErrorsNameTheKey(t *testing.T) {
 		{"port too large", "network: {ephemeral_port_range: 1-65536}", []string{at + "::network::ephemeral_port_range: "}},
 		{"three ports", "network: {ephemeral_port_range: 1-2-3}", []string{at + "::network::ephemeral_port_range: "}},
 		{"two of one section", "{root_path: x, timeout: 1}", []string{at + ": root_path: ", "; timeout: "}},
+		{"zones with the identity of coroot", "{identity: coroot, network: {zone_attribute: true}}",
+			[]string{at + ": network::zone_attribute: not together with identity: coroot"}},
 		{"all at once", "{root_path: x, identity: y, logs: {roots: [x]}}",
 			[]string{"root_path", at + "::identity", at + "::logs"}},
 	} {
