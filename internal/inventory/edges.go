@@ -72,6 +72,9 @@ type edge struct {
 	sum      totals      // past and the kernel's, as of the last pass
 	zoned    ZoneTraffic // what of sum is in network.zones, or of no zone
 	unrouted *ConnectError
+
+	zone, formerZone Opt[string] // as they were given
+	moved            time.Time   // from one to the other
 }
 
 type totals struct {

@@ -15,7 +15,7 @@ import (
 // giveNetwork fills in the traffic of c as the last pass left it. edgesMu is held.
 func (inv *Inventory) giveNetwork(to *Container, c *container, now time.Time) {
 	n := &c.network
-	to.Edges, to.Destinations = n.giveEdges(inv.zones)
+	to.Edges, to.Destinations = n.giveEdges(inv.zones, now, inv.opts.Keep)
 	to.Zones = n.giveZones()
 	to.Inbound = n.giveInbound()
 	to.Listeners, to.Queues = n.giveListeners(to.Phase)
@@ -23,7 +23,7 @@ func (inv *Inventory) giveNetwork(to *Container, c *container, now time.Time) {
 	to.ResetsSent, to.ResetsReceived = n.giveResets()
 }
 
-func (n *network) giveEdges(z *zones) ([]Edge, []Destination) {
+func (n *network) giveEdges(z *zones, now time.Time, keep time.Duration) ([]Edge, []Destination) {
 	if len(n.edges) == 0 {
 		return nil, nil
 	}
@@ -40,10 +40,12 @@ func (n *network) giveEdges(z *zones) ([]Edge, []Destination) {
 		if known && !isSummedUp(key.actual) {
 			zone = z.of(key.actual.Addr())
 		}
+		e.moveTo(zone, now, keep)
 		list = append(list, Edge{
 			Destination:   label,
 			Actual:        actual,
-			Zone:          zone,
+			Zone:          e.zone.V,
+			FormerZone:    e.formerZone,
 			Lifetime:      e.give(),
 			Connects:      e.sum.connects,
 			ConnectTime:   e.sum.connectTime,
@@ -60,6 +62,18 @@ func (n *network) giveEdges(z *zones) ([]Edge, []Destination) {
 	})
 	slices.SortFunc(destinations, func(a, b Destination) int { return cmp.Compare(a.Destination, b.Destination) })
 	return list, mergeDestinations(destinations)
+}
+
+// moveTo takes in the zone of the peer. The former one is given for a while, and the next one waits until that is over.
+func (e *edge) moveTo(zone string, now time.Time, keep time.Duration) {
+	if now.Sub(e.moved) <= keep {
+		return
+	}
+	e.formerZone = Opt[string]{}
+	if e.zone.OK && e.zone.V != zone {
+		e.formerZone, e.moved = e.zone, now
+	}
+	e.zone = cgroups.Some(zone)
 }
 
 // mergeDestinations makes one of neighbours that are equal: a destination with several actual ones.

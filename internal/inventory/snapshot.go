@@ -75,9 +75,10 @@ type Lifetime struct {
 
 // Edge is the established TCP traffic that a container began with one destination.
 type Edge struct {
-	Destination string // address:port as dialled, or OtherDestination, or PublicDestination
-	Actual      string // the same after NAT
-	Zone        string // of Actual, "" if not known
+	Destination string      // address:port as dialled, or OtherDestination, or PublicDestination
+	Actual      string      // the same after NAT
+	Zone        string      // of Actual, "" if not known
+	FormerZone  Opt[string] // what it was a short while ago, so that these series can be ended
 	Lifetime
 
 	Connects      uint64        // handshakes completed

@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
+
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 )
 
 func zone(t *testing.T, cidr, name string) Zone {
@@ -138,5 +140,44 @@ func TestZonesAddUpWhatIsNew(t *testing.T) {
 	want := []ZoneTraffic{{"a", 157, 5}, {"b", 0, 10}}
 	if diff := cmp.Diff(want, n.giveZones()); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// An edge whose peer is said to be elsewhere tells where it was, for as long as ended series are given.
+func TestEdgesTellTheirFormerZone(t *testing.T) {
+	z, err := openZones(ZonesOptions{}, zap.NewNop(), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.MustParseAddrPort("10.1.0.1:80")
+	n := &network{edges: map[edgeKey]*edge{{addr, addr}: {}}}
+	const keep = time.Minute
+	now := time.Unix(1e9, 0)
+	for i, tt := range []struct {
+		after  time.Duration
+		says   string // the file, of 10.1.0.0/16
+		zone   string
+		former Opt[string]
+	}{
+		{0, "", "", Opt[string]{}},
+		{time.Second, "a", "a", cgroups.Some("")},
+		{keep, "a", "a", cgroups.Some("")},
+		{time.Second, "a", "a", Opt[string]{}},
+		{time.Second, "b", "b", cgroups.Some("a")},
+		{time.Second, "c", "b", cgroups.Some("a")}, // one after the other
+		{keep, "c", "c", cgroups.Some("b")},
+		{2 * keep, "", "", cgroups.Some("c")},
+		{2 * keep, "", "", Opt[string]{}},
+	} {
+		now = now.Add(tt.after)
+		var list []Zone
+		if tt.says != "" {
+			list = append(list, zone(t, "10.1.0.0/16", tt.says))
+		}
+		z.set(list)
+		edges, _ := n.giveEdges(z, now, keep)
+		if got := edges[0]; got.Zone != tt.zone || got.FormerZone != tt.former {
+			t.Errorf("%d: got %q, formerly %+v, want %q, %+v", i, got.Zone, got.FormerZone, tt.zone, tt.former)
+		}
 	}
 }

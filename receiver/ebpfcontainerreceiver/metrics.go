@@ -80,6 +80,9 @@ func (w *metricsWriter) write(snapshot inventory.Snapshot) pmetric.Metrics {
 			endSeries(over)
 			join(one, over)
 		}
+		if w.zones {
+			w.endFormerZones(one, ts, c)
+		}
 		if former != nil {
 			w.endFormer(all.ResourceMetrics(), one, ts, c, former)
 		}

@@ -35,17 +35,12 @@ func (w *metricsWriter) recordConnections(ts pcommon.Timestamp, c *inventory.Con
 // recordPeers records the disks, destinations, listeners and logs of c: those that have ended, or those that have not. It tells
 // whether there are others. The rare container that has both is gone through twice, so that the ordinary one pays nothing.
 func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container, ended bool) (others bool) {
-	begun := pcommon.NewTimestampFromTime(c.Start)
 	take := func(l *inventory.Lifetime) bool {
 		if l.Ended != ended {
 			others = true
 			return false
 		}
-		start := begun
-		if !l.Start.IsZero() && l.Start.After(c.Start) {
-			start = pcommon.NewTimestampFromTime(l.Start)
-		}
-		w.begin(start)
+		w.beginWith(c, l)
 		return true
 	}
 	for i := range c.Disks {
@@ -97,6 +92,15 @@ func (w *metricsWriter) recordPeers(ts pcommon.Timestamp, c *inventory.Container
 		w.recordZones(ts, c)
 	}
 	return w.recordLogs(ts, c.Logs, ended) || others
+}
+
+// beginWith makes the start that of something of c.
+func (w *metricsWriter) beginWith(c *inventory.Container, l *inventory.Lifetime) {
+	start := c.Start
+	if l.Start.After(start) {
+		start = l.Start
+	}
+	w.begin(pcommon.NewTimestampFromTime(start))
 }
 
 func (w *metricsWriter) recordDestination(ts pcommon.Timestamp, d *inventory.Destination) {

@@ -41,6 +41,28 @@ func (w *metricsWriter) recordZonesIf(ts pcommon.Timestamp, c *inventory.Contain
 // metric with all before it if it knew of an attribute that some have.
 const zoneAttribute = "actual_destination_zone"
 
+// endFormerZones ends the series of edges whose peers were in another zone a short while ago.
+func (w *metricsWriter) endFormerZones(to pmetric.ResourceMetricsSlice, ts pcommon.Timestamp, c *inventory.Container) {
+	was := *c
+	was.Edges = nil
+	for i := range c.Edges {
+		if !c.Edges[i].FormerZone.OK {
+			continue
+		}
+		e := c.Edges[i]
+		e.Zone = e.FormerZone.V
+		was.Edges = append(was.Edges, e)
+		w.beginWith(c, &e.Lifetime)
+		w.recordEdge(ts, &e)
+	}
+	if was.Edges == nil { // as nearly always
+		return
+	}
+	over := w.emit(&was)
+	endSeries(over)
+	join(to, over)
+}
+
 // putZones adds the attribute to the points of c's edges.
 func putZones(metrics pmetric.MetricSlice, c *inventory.Container) {
 	zones := make(map[string]string, len(c.Edges))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ebpfcontainer/ebpfcontainer/internal/cgroups"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/cloudmeta"
 	"github.com/ebpfcontainer/ebpfcontainer/internal/inventory"
 )
@@ -62,6 +63,45 @@ func TestZonesOfDestinationsAreAskedFor(t *testing.T) {
 		if (n > 0) != asked {
 			t.Errorf("asked %v: %d points with the zone", asked, n)
 		}
+	}
+}
+
+// The file of zones was read again: what a peer's series were called until now ends, and that alone.
+func TestSeriesOfAFormerZoneEnd(t *testing.T) {
+	cfg := createDefaultConfig().(*Config)
+	cfg.Network.ZoneAttribute = true
+	w := testWriter(cfg)
+	edges := func(s inventory.Snapshot) (live, ended map[string]int) {
+		md := w.write(s)
+		expectEndsAlone(t, md)
+		live, ended = map[string]int{}, map[string]int{}
+		points(md, func(name string, dp testPoint) {
+			actual, _ := dp.Attributes().Get("actual_destination")
+			zone, ok := dp.Attributes().Get(zoneAttribute)
+			if !ok || actual.Str() != "10.244.0.7:53" {
+				return
+			}
+			if dp.flags.NoRecordedValue() {
+				ended[name+" "+zone.Str()]++
+			} else {
+				live[name+" "+zone.Str()]++
+			}
+		})
+		return live, ended
+	}
+	before, _ := edges(oneContainer())
+	moved := oneContainer()
+	for i := range moved.Containers[0].Edges {
+		if e := &moved.Containers[0].Edges[i]; e.Actual == "10.244.0.7:53" {
+			e.Zone, e.FormerZone = "elsewhere", cgroups.Some(e.Zone)
+		}
+	}
+	live, ended := edges(moved)
+	if diff := cmp.Diff(before, ended); diff != "" || len(before) == 0 {
+		t.Errorf("ended (-before +now):\n%s", diff)
+	}
+	if len(live) != len(before) {
+		t.Errorf("got %v, before %v", live, before)
 	}
 }
 
