@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func (r *run) lookAround(s *source, old *file, current fileID) []*file {
 			if err != nil {
 				continue
 			}
-			f := &file{id: info.id, fd: -1}
+			f := &file{id: info.id, fd: -1, lookedAt: time.Now().UnixNano()}
 			kind, was := other, (*file)(nil)
 			for i := 0; i < len(olds) && isCopy && kind == other; i++ {
 				was = olds[i]
@@ -65,10 +66,9 @@ func (r *run) lookAround(s *source, old *file, current fileID) []*file {
 	return found
 }
 
-// newSince is when a rotated file is born at the earliest that nobody can have seen. Of a file that was empty when it was last looked
-// at there may be copies since then: others may have kept the reader from looking at it whenever the path was looked at.
+// newSince is when a rotated file is born at the earliest that nobody can have seen.
 func (s *source) newSince() int64 {
-	t := s.seenAt
+	t := s.lookedAt()
 	for _, f := range s.files {
 		switch {
 		case !f.isEmpty():
@@ -169,8 +169,9 @@ func (r *run) reopen(s *source, f *file, fd int, sib sibling) {
 	switch {
 	case err == nil && ok:
 	case err == nil && sib.rotated && sib.id.Born != 0:
+		at := time.Now().UnixNano()
 		seen, p := r.firstLook(fd, f.seen)
-		r.beginAnew(f, seen, p)
+		r.beginAnew(f, seen, p, at)
 		f.read, f.skipZero = false, true
 		r.count(func(t *Stats) { t.Truncations++ })
 	default:

@@ -67,7 +67,7 @@ func (w *Follower) Checkpoint() []byte {
 }
 
 func (s *source) save(now int64) savedSource {
-	out := savedSource{At: now, Seen: s.seenAt, Done: s.done, Old: s.oldDone}
+	out := savedSource{At: now, Seen: s.lookedAt(), Done: s.done, Old: s.oldDone}
 	for _, f := range s.files {
 		out.Files = append(out.Files, savedFile{f.id, f.position, f == s.cur})
 	}
@@ -116,7 +116,7 @@ func (s *source) restore(saved savedSource) {
 		if !v.valid() {
 			continue
 		}
-		f := &file{id: v.fileID, position: v.position, fd: -1}
+		f := &file{id: v.fileID, position: v.position, fd: -1, lookedAt: saved.Seen}
 		s.files = append(s.files, f)
 		if v.Current {
 			s.cur = f

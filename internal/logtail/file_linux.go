@@ -50,6 +50,7 @@ type file struct {
 
 	seen     fileInfo  // when it was last looked at
 	checked  int64     // wall time of that
+	lookedAt int64     // wall time when it was last known to be as it was seen, ns; under Follower.mu
 	read     bool      // all that seen tells of was read, but for an unfinished record
 	grew     time.Time // when it last changed
 	goesOn   bool      // is a copy of one that was truncated

@@ -13,7 +13,11 @@ import (
 // more, grew that it was written to since.
 func (r *run) readFile(s *source, f *file, known *fileInfo, at time.Time) (again, grew bool, err error) {
 	if f.fd < 0 {
-		if known == nil || (f.seen.id == known.id && !f.changed(*known)) {
+		if known == nil {
+			return false, false, nil
+		}
+		if f.seen.id == known.id && !f.changed(*known) {
+			r.looked(f, at.UnixNano())
 			return false, false, nil
 		}
 		if ok, err := r.openAgain(s, f); !ok {
@@ -27,10 +31,14 @@ func (r *run) readFile(s *source, f *file, known *fileInfo, at time.Time) (again
 		return false, false, err
 	}
 	if info.size == 0 && f.isEmpty() {
+		if f == s.cur && f.changed(info) && r.filled(s, f, info) { // and truncated since
+			return true, true, nil
+		}
 		r.change(func() { f.EmptyAt = at.UnixNano() })
 	}
 	if f.seen.id == info.id && !f.changed(info) {
 		f.seen.links = info.links
+		r.looked(f, at.UnixNano())
 		return false, false, nil
 	}
 	if info.size != f.seen.size || info.modified != f.seen.modified {
@@ -58,9 +66,10 @@ func (r *run) readFile(s *source, f *file, known *fileInfo, at time.Time) (again
 		return true, true, nil // it is read from its beginning after what was found
 	}
 	f.seen, f.checked, f.read = info, at.UnixNano(), !again
+	r.looked(f, f.checked)
 	if known != nil && !again {
 		// An overlay file system gives another file to those who open it after the first writer.
-		if now, err := statAt(f.fd, "", 0); err == nil && now.size < info.size {
+		if now, err := statAt(f.fd, "", 0); err == nil && now.size < info.size && now.links > 0 {
 			r.close(f)
 			f.read = false
 		}
@@ -71,9 +80,10 @@ func (r *run) readFile(s *source, f *file, known *fileInfo, at time.Time) (again
 // filled is called when a file has something that was empty. That may not be the first that it has had since: what it was copied
 // to then is found, and true returned if there is such a copy.
 func (r *run) filled(s *source, f *file, info fileInfo) bool {
+	at := time.Now().UnixNano()
 	seen, p := r.firstLook(f.fd, info)
 	found := slices.DeleteFunc(r.lookAround(s, nil, f.id), func(g *file) bool { return r.dropCopy(s, g, f.fd, f.id) })
-	r.beginAnew(f, seen, p)
+	r.beginAnew(f, seen, p, at)
 	r.change(func() {
 		if i := slices.Index(s.files, f); i >= 0 {
 			s.files = slices.Insert(s.files, i, found...)
@@ -100,14 +110,16 @@ func (r *run) firstLook(fd int, seen fileInfo) (fileInfo, position) {
 	return seen, p
 }
 
-// beginAnew has a file read from its beginning.
-func (r *run) beginAnew(f *file, seen fileInfo, p position) {
+// beginAnew has a file read from its beginning, as it was at that time.
+func (r *run) beginAnew(f *file, seen fileInfo, p position, at int64) {
 	f.seen = seen
 	r.change(func() {
 		r.changes++
-		f.position = p
+		f.position, f.lookedAt = p, at
 	})
 }
+
+func (r *run) looked(f *file, at int64) { r.change(func() { f.lookedAt = at }) }
 
 // openAgain opens the file at the path if it is still f.
 func (r *run) openAgain(s *source, f *file) (bool, error) {
@@ -239,7 +251,11 @@ func (r *run) giveRest(s *source, f *file, most uint64) (left uint64) {
 	if err != nil {
 		return 0
 	}
-	end, begun := min(info.size, f.Offset+most), false
+	begun := info.size < f.Offset
+	if begun {
+		r.truncated(s, f)
+	}
+	end := min(info.size, f.Offset+most)
 	for again := true; again && f.Offset < end && !r.stopped(); {
 		var whole bool
 		if again, whole, err = r.readOn(s, f); err != nil {

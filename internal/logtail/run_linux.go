@@ -74,11 +74,11 @@ func (r *run) close(f *file) {
 	r.count(func(t *Stats) { t.OpenFiles-- })
 }
 
-// limit closes the files that were idle longest. Those at their path are found again.
+// limit closes the files that were idle longest. Those at their path are found again, unless they were deleted.
 func (r *run) limit() {
 	for r.open.Len() > 1 && r.openFiles() > r.options.MaxOpen && !r.stopped() {
 		last := r.open.Back().Value.(*openFile)
-		if last.f == last.s.cur {
+		if info, err := statAt(last.f.fd, "", 0); last.f == last.s.cur && (err != nil || info.links > 0) {
 			r.close(last.f)
 		} else {
 			r.finish(last.s, last.f, all)
@@ -359,10 +359,14 @@ func (r *run) leave(s *source) {
 		}
 	}
 	var left uint64
-	for _, f := range s.files {
-		if f.fd >= 0 {
-			left += r.giveRest(s, f, chunk*chunksPerPoll)
+	for given := map[*file]bool{}; ; { // there may come copies
+		i := slices.IndexFunc(s.files, func(f *file) bool { return f.fd >= 0 && !given[f] })
+		if i < 0 {
+			break
 		}
+		f := s.files[i]
+		given[f] = true
+		left += r.giveRest(s, f, chunk*chunksPerPoll)
 	}
 	if r.stopped() {
 		return

@@ -63,6 +63,18 @@ func (s *source) remember(id fileID) {
 	}
 }
 
+// lookedAt is when the path and all files had been looked at. Since then a file may have been copied and truncated, filled and copied
+// again: others may have kept the reader from looking at it whenever the path was looked at.
+func (s *source) lookedAt() int64 {
+	t := s.seenAt
+	for _, f := range s.files {
+		if f.lookedAt != 0 {
+			t = min(t, f.lookedAt)
+		}
+	}
+	return t
+}
+
 // known says whether the file is being read, or was.
 func (s *source) known(id fileID) bool {
 	return slices.ContainsFunc(s.files, func(f *file) bool { return f.fd >= 0 && f.id.same(id) }) ||
@@ -82,7 +94,7 @@ func (r *run) arrive(s *source) error {
 		unix.Close(fd)
 		return errHeld
 	}
-	f := &file{id: info.id, fd: -1}
+	f := &file{id: info.id, fd: -1, lookedAt: time.Now().UnixNano()}
 	f.seen, f.position = r.firstLook(fd, info)
 	old := s.cur
 	var found []*file
@@ -273,13 +285,14 @@ func (r *run) drop(s *source, f *file) {
 // truncated begins a file anew, after the rest of what was in it has been found in a copy, if there is one.
 func (r *run) truncated(s *source, f *file) {
 	old := &file{id: f.id, fd: -1, position: f.position, seen: f.seen}
+	at := time.Now().UnixNano()
 	seen, p := r.firstLook(f.fd, f.seen)
 	found := r.lookAround(s, old, f.id)
 	found = slices.DeleteFunc(found, func(g *file) bool { return r.dropCopy(s, g, f.fd, f.id) })
 	if len(found) == 0 {
 		r.flush(s)
 	}
-	r.beginAnew(f, seen, p)
+	r.beginAnew(f, seen, p, at)
 	r.change(func() {
 		if i := slices.Index(s.files, f); i >= 0 {
 			s.files = slices.Insert(s.files, i, found...)
