@@ -416,9 +416,16 @@ func TestLogWriters(t *testing.T) {
 	for !exists(filepath.Join(dir, "go")) {
 		time.Sleep(10 * time.Millisecond)
 	}
+	mark := func(name string) {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writers := make([]*logWriter, tortureWriters)
 	var wg sync.WaitGroup
-	for i := range tortureWriters {
+	for i := range writers {
 		w := &logWriter{path: logOf(dir, i), number: i, lines: lines / tortureWriters}
+		writers[i] = w
 		perTurn := max(1, int(float64(w.lines)*float64(2*time.Millisecond)/float64(during)))
 		wg.Go(func() {
 			for w.written < w.lines {
@@ -431,9 +438,13 @@ func TestLogWriters(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if err := os.WriteFile(filepath.Join(dir, "done"), nil, 0o600); err != nil {
-		t.Fatal(err)
+	mark("written")
+	for i, w := range writers { // or a collector that starts after this would not know of the log
+		if err := locked(lockOf(dir, i), w.reopen); err != nil {
+			t.Fatal(err)
+		}
 	}
+	mark("done")
 	time.Sleep(time.Hour) // until it is killed: a container that has ended has no metrics
 }
 
@@ -493,7 +504,7 @@ func (r *rotator) run(ctx context.Context) {
 }
 
 func (r *rotator) rotate(kind int) error {
-	if exists(filepath.Join(r.x.dir, "done")) {
+	if exists(filepath.Join(r.x.dir, "written")) {
 		return nil // nobody would write a new file
 	}
 	path := logOf(r.x.dir, r.number)
